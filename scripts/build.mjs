@@ -1,0 +1,44 @@
+// Bundles src/ into dist/ (own code only; packages stay external). Called by scripts/run.mjs, bin/fairlead and the tests.
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+
+/** Builds into a folder of its own and swaps it in, so that a process reading dist/ never sees half of it. */
+export async function build() {
+  const { build: bundle } = await import('esbuild');
+  const fresh = await mkdtemp(path.join(root, 'dist-'));
+  try {
+    await bundle({
+      absWorkingDir: root,
+      entryPoints: { main: 'src/main.ts' },
+      outdir: fresh,
+      bundle: true,
+      splitting: true,
+      packages: 'external',
+      platform: 'node',
+      target: 'node22.15',
+      format: 'esm',
+      sourcemap: true,
+      logLevel: 'warning',
+    });
+    await writeFile(path.join(fresh, '.built'), '');
+    const dist = path.join(root, 'dist');
+    const old = `${fresh}-old`;
+    await rename(dist, old).catch((error) => {
+      if (error.code !== 'ENOENT') throw error;
+    });
+    await rename(fresh, dist).catch(async (error) => {
+      // Another build swapped its own in between: that one is as good.
+      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
+      await rm(fresh, { recursive: true, force: true });
+    });
+    await rm(old, { recursive: true, force: true });
+  } catch (error) {
+    await rm(fresh, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await build();

@@ -1,0 +1,64 @@
+// `npm run TASK`: makes the checkout ready, then runs the task under Node 24. Plain Node ≥ 18, no packages.
+import { spawn } from 'node:child_process';
+import path from 'node:path';
+import { ensureEnvoy, ensureNode, ensureOfficialProtos, ensurePackages, root, SetupError } from './setup.mjs';
+
+const bin = (name) => path.join(root, 'node_modules', name);
+
+/** Each task: what it needs besides packages and Node, and the Node command lines it runs in turn. */
+const tasks = {
+  setup: { envoy: true, protos: true, steps: [['scripts/build.mjs']] },
+  build: { steps: [['scripts/build.mjs']] },
+  demo: { envoy: true, steps: [['scripts/build.mjs'], ['demo/main.ts', '...']] },
+  test: { envoy: true, protos: true, steps: [[bin('vitest/vitest.mjs'), 'run', '...']] },
+  check: {
+    protos: true,
+    envoy: true,
+    steps: [
+      [bin('typescript/bin/tsc'), '--noEmit'],
+      [bin('eslint/bin/eslint.js'), '--max-warnings=0', '.'],
+      [bin('dependency-cruiser/bin/dependency-cruiser.mjs'), '--config', '.dependency-cruiser.mjs', 'src', 'sim', 'demo'],
+      [bin('vitest/vitest.mjs'), 'run', '--project', 'fast'],
+    ],
+  },
+  'check:deploy': { envoy: true, steps: [['scripts/check-deploy.ts', '...']] },
+  'measure:idle': { steps: [['scripts/build.mjs'], ['scripts/measure-idle.ts', '...']] },
+};
+
+function runStep(node, args, env) {
+  return new Promise((resolve) => {
+    const child = spawn(node, args, { cwd: root, stdio: 'inherit', env });
+    // Ctrl-C reaches the child by itself (same terminal); a signal to this process alone is passed on.
+    const pass = (signal) => child.kill(signal);
+    process.on('SIGTERM', pass);
+    process.on('SIGINT', () => {});
+    child.on('exit', (code, signal) => resolve(signal ? 128 : (code ?? 1)));
+  });
+}
+
+async function main([name, ...rest]) {
+  const task = tasks[name];
+  if (!task) throw new SetupError(`unknown task ${name}; one of: ${Object.keys(tasks).join(', ')}`);
+  await ensurePackages();
+  const node = await ensureNode();
+  // Children that start `node` (vitest workers, bin/fairlead) find the same one.
+  const env = { ...process.env, PATH: `${path.dirname(node)}${path.delimiter}${process.env.PATH ?? ''}`, FAIRLEAD_NODE: node };
+  if (task.envoy) env.ENVOY_BIN = await ensureEnvoy();
+  if (task.protos) env.FAIRLEAD_OFFICIAL_PROTOS = await ensureOfficialProtos();
+  for (const step of task.steps) {
+    const args = step.flatMap((word) => (word === '...' ? rest : [word]));
+    const code = await runStep(node, args, env);
+    if (code !== 0) return code;
+  }
+  return 0;
+}
+
+main(process.argv.slice(2)).then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error) => {
+    process.stderr.write(`${error instanceof SetupError ? error.message : error.stack}\n`);
+    process.exitCode = 1;
+  },
+);
