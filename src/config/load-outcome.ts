@@ -1,0 +1,18 @@
+import type { PoolDefinition } from '../fleet/fleet-view.ts';
+import type { RoutingTable } from '../router/routing-table.ts';
+import type { Problem } from './problem.ts';
+import type { Config } from './schema.ts';
+
+/** A configuration ready for use: the settings as written, and what was built from them. */
+export interface CompiledConfig {
+  readonly settings: Config;
+  /** Key of the affinity hash; random in memory mode when the configuration names none. */
+  readonly affinitySecret: string;
+  readonly pools: readonly PoolDefinition[];
+  readonly table: RoutingTable;
+}
+
+/** The outcome of reading a configuration: usable, or everything that is wrong with it. */
+export type LoadOutcome =
+  | { readonly ok: true; readonly config: CompiledConfig; readonly warnings: readonly Problem[] }
+  | { readonly ok: false; readonly problems: readonly Problem[] };

@@ -1,0 +1,54 @@
+import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+import type { AffinityKey } from './hash.ts';
+import type { FactNeed, RequestFacts } from './request-facts.ts';
+
+/** All that a decision depends on. Equal inputs give equal decisions: time, chance and order of arrival come in here. */
+export interface DecisionInput {
+  readonly facts: RequestFacts;
+  readonly pool: PoolSnapshot;
+  /** Keyed hash of tenant and session; undefined where the request has no session. */
+  readonly affinityKey: AffinityKey | undefined;
+  /** Address where this session was last sent when that was not its home; undefined otherwise. */
+  readonly placedOn: string | undefined;
+  /** Prompt length to reckon with, in tokens: the request's own, else the pool's running mean. */
+  readonly promptTokens: number;
+  /** Milliseconds of the router's clock. */
+  readonly nowMs: number;
+  /** Random, even in [0, 1): breaks ties. */
+  readonly draw: number;
+  /** How many requests this router sent to this pool before this one. */
+  readonly sequence: number;
+}
+
+/** Says why an endpoint may not take the request, as a stable code; undefined: it may. */
+export type Filter = (endpoint: EndpointSnapshot, input: DecisionInput) => string | undefined;
+
+/** Rates every candidate from 0 to 1, higher is better, in the candidates' order. What is unknown rates 0.5. */
+export type Scorer = (candidates: readonly EndpointSnapshot[], input: DecisionInput) => readonly number[];
+
+/** Candidates in the order in which they should be tried, and a stable code for what tipped it. */
+export interface Preference {
+  readonly order: readonly EndpointSnapshot[];
+  readonly reason: string;
+  /** The affinity key's first choice, where the picker has one. */
+  readonly home: string | undefined;
+}
+
+/** Orders the candidates. `scores` are the weighted sums of all scorers, in the candidates' order; candidates are never empty. */
+export type Picker = (candidates: readonly EndpointSnapshot[], scores: readonly number[], input: DecisionInput) => Preference;
+
+/** A strategy in its place in a policy, under the name that traces and metrics show. */
+export interface Step<S> {
+  readonly name: string;
+  readonly run: S;
+}
+
+/** How a pool chooses: filters, then weighted scorers, then one picker. */
+export interface Policy {
+  readonly name: string;
+  readonly filters: readonly Step<Filter>[];
+  readonly scorers: readonly (Step<Scorer> & { readonly weight: number })[];
+  readonly picker: Step<Picker>;
+  /** Facts without which this policy would choose worse. */
+  readonly needs: ReadonlySet<FactNeed>;
+}

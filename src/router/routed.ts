@@ -1,0 +1,26 @@
+import type { Decision } from '../core/decision.ts';
+import type { RoutedPool } from './routing-table.ts';
+
+/** A request on its way: what Envoy has to be told. */
+export interface Routed {
+  readonly kind: 'route';
+  /** Names this request in completion reports: `owner.sequence`. */
+  readonly lease: string;
+  readonly pool: RoutedPool;
+  /** Best first. */
+  readonly addresses: readonly string[];
+  readonly decision: Extract<Decision, { kind: 'route' }>;
+  /** Prompt length that the request is counted with, in tokens. */
+  readonly promptTokens: number;
+  /** Time it took to decide. */
+  readonly decisionMs: number;
+  /** What chance and order contributed: a second decision for the same request repeats them. */
+  readonly chance: Chance;
+}
+
+/** What a decision takes from chance and order. */
+export interface Chance {
+  readonly draw: number;
+  /** This request's number within each pool that it was considered for. */
+  readonly sequences: Map<string, number>;
+}

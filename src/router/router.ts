@@ -1,0 +1,225 @@
+import { decide } from '../core/decide.ts';
+import { createAffinityHasher, type AffinityKey, hashName, pairFraction } from '../core/hash.ts';
+import type { FactNeed, RequestFacts } from '../core/request-facts.ts';
+import type { FleetView } from '../fleet/fleet-view.ts';
+import { Placements } from '../fleet/placements.ts';
+import { RequestDuration } from '../fleet/request-duration.ts';
+import { type Reservation, Reservations } from '../fleet/reservations.ts';
+import type { Clock, Completion, RefusalCode, Rng, RouterEvents, StateExchange } from './ports.ts';
+import { type Refusal, toRefusal } from './refusal.ts';
+import type { Routed } from './routed.ts';
+import { matchRoute, matchRouteWithoutModel, missingFacts, type Route, type RoutedPool, type RoutingTable } from './routing-table.ts';
+
+export interface RouterOptions {
+  /** Unique among the routers that share state; letters and digits. */
+  readonly id: string;
+  readonly table: RoutingTable;
+  readonly fleet: FleetView;
+  readonly affinitySecret: string;
+  readonly clock: Clock;
+  readonly rng: Rng;
+  readonly exchange: StateExchange;
+  readonly events: RouterEvents;
+  /** Longest that a request is counted without a sign of its end, in ms. */
+  readonly expireAfterMsMax: number;
+  /** How long a request is counted while no end was ever reported, in ms. */
+  readonly assumedDurationMs: number;
+  /** Fallback addresses told to Envoy, the choice included. */
+  readonly endpointsMax: number;
+}
+
+/** Requests sent without any report of an end before that is called missing. */
+const silentRequestsMax = 50;
+/** And the time that has to pass since the first of them, in ms. */
+const silenceMsMax = 20_000;
+
+/** The use cases: decide on a request, and observe what became of it. Synchronous: no request waits for anything here. */
+export class Router {
+  readonly id: string;
+  readonly table: RoutingTable;
+  readonly fleet: FleetView;
+  readonly #options: RouterOptions;
+  readonly #hash: (tenant: string, session: string) => AffinityKey;
+  readonly #reservations = new Reservations();
+  /** Provisional decisions: reserved here, not told to anyone yet. */
+  readonly #provisional = new Map<string, { readonly routed: Routed; readonly key: AffinityKey | undefined }>();
+  readonly #placements = new Placements();
+  readonly #duration = new RequestDuration();
+  #leases = 0;
+  #firstDispatchMs: number | undefined;
+  #completionsSeen = false;
+  #silenceTold = false;
+
+  constructor(options: RouterOptions) {
+    this.id = options.id;
+    this.table = options.table;
+    this.fleet = options.fleet;
+    this.#options = options;
+    this.#hash = createAffinityHasher(options.affinitySecret);
+  }
+
+  /** Facts that would make the decision better, given what is known already. */
+  missingFacts(known: { path: string; model: string | undefined; session: string | undefined }): ReadonlySet<FactNeed> {
+    return missingFacts(this.table, known);
+  }
+
+  /** Requests counted by this router and not released. */
+  get requestsInFlight(): number {
+    return this.#reservations.size;
+  }
+
+  /** Whether any completion report ever arrived. */
+  get completionsSeen(): boolean {
+    return this.#completionsSeen;
+  }
+
+  /**
+   * Decides on a request and reserves its place. With `earlier`, decides again for the same request now that more is known:
+   * the lease stays, the reservation moves. A `provisional` decision may be made again; it is neither counted nor told to
+   * other routers before it is made final, by a second `route`, by `confirm`, or by the end of the request.
+   */
+  route(facts: RequestFacts, { earlier, provisional = false }: { earlier?: Routed | undefined; provisional?: boolean } = {}): Routed | Refusal {
+    const { clock, rng } = this.#options;
+    const nowMs = clock.nowMs();
+    const route = this.#findRoute(facts);
+    if (typeof route === 'string') return this.#refuse(route, earlier, provisional);
+
+    const key = facts.session === undefined ? undefined : this.#hash(facts.tenant ?? '', facts.session);
+    const chance = earlier?.chance ?? { draw: rng.draw(), sequences: new Map<string, number>() };
+    const pool = this.#chooseTarget(route, key, chance.draw);
+    const fleetPool = pool && this.fleet.pool(pool.name);
+    if (pool === undefined || fleetPool === undefined) return this.#refuse('no_ready_endpoint', earlier, provisional);
+
+    let sequence = chance.sequences.get(pool.name);
+    if (sequence === undefined) {
+      sequence = fleetPool.sequence;
+      fleetPool.sequence += 1;
+      chance.sequences.set(pool.name, sequence);
+    }
+    const promptTokens = facts.promptTokens ?? fleetPool.promptTokensMean;
+    const input = {
+      facts,
+      pool: fleetPool,
+      affinityKey: key,
+      placedOn: key && this.#placements.find(pool.name, key.id),
+      promptTokens,
+      nowMs,
+      draw: chance.draw,
+      sequence,
+    };
+    // Its own load must not count against it when it is decided on again.
+    const startedMs = (earlier && this.#reservations.release(earlier.lease)?.startedMs) ?? nowMs;
+    const decision = decide(pool.policy, input);
+    if (decision.kind === 'none') {
+      const codes = { 'not-ready': 'no_ready_endpoint', saturated: 'overloaded', subset: 'subset_unavailable' } as const;
+      return this.#refuse(codes[decision.cause], earlier, provisional);
+    }
+
+    const chosen = decision.addresses[0];
+    const endpoint = chosen === undefined ? undefined : fleetPool.endpoint(chosen);
+    if (endpoint === undefined) throw new Error(`policy ${pool.policy.name} chose ${chosen ?? 'nothing'}, which is not in pool ${pool.name}`);
+    if (earlier === undefined) this.#leases += 1;
+    const lease = earlier?.lease ?? `${this.id}.${this.#leases}`;
+    this.#reservations.reserve(lease, fleetPool, endpoint, promptTokens, startedMs);
+    const addresses = decision.addresses.slice(0, this.#options.endpointsMax);
+    const routed: Routed = { kind: 'route', lease, pool, addresses, decision, promptTokens, decisionMs: clock.nowMs() - nowMs, chance };
+    this.#provisional.set(lease, { routed, key });
+    if (!provisional) {
+      if (facts.promptTokens !== undefined) fleetPool.learnPromptTokens(facts.promptTokens);
+      this.confirm(lease);
+    }
+    return routed;
+  }
+
+  /** A provisional decision stands: counts it, remembers where the session went, tells the other routers. Idempotent. */
+  confirm(lease: string): void {
+    const pending = this.#provisional.get(lease);
+    if (pending === undefined) return;
+    this.#provisional.delete(lease);
+    const { routed, key } = pending;
+    const pool = routed.pool.name;
+    const address = routed.addresses[0] ?? '';
+    const { home } = routed.decision;
+    if (key !== undefined && home !== undefined) this.#placements.note(pool, key.id, address, home);
+    this.#firstDispatchMs ??= this.#options.clock.nowMs();
+    this.#options.events.decided(routed);
+    this.#options.exchange.publish({ kind: 'dispatch', pool, address, promptTokens: routed.promptTokens, affinityId: key?.id });
+  }
+
+  /** The first token of a response passed. */
+  firstToken(lease: string): void {
+    this.confirm(lease);
+    const held = this.#reservations.firstToken(lease);
+    if (held === undefined) return;
+    this.#options.events.firstToken(held.pool.name, held.endpoint.address, this.#options.clock.nowMs() - held.startedMs);
+    this.#publish('first-token', held);
+  }
+
+  /** A request is over, says `completion`. Idempotent; a lease of another router goes to its owner. */
+  observe(lease: string, completion: Completion): void {
+    const owner = lease.slice(0, Math.max(0, lease.lastIndexOf('.')));
+    if (owner !== this.id) {
+      this.#options.events.foreignReport(owner, this.#options.exchange.forward(owner, lease, completion));
+      return;
+    }
+    this.confirm(lease);
+    const held = this.#reservations.release(lease);
+    if (completion.signal === 'access-log' || completion.signal === 'response-phases') this.#completionsSeen = true;
+    if (held === undefined) {
+      this.#options.events.unknownLease();
+      return;
+    }
+    const durationMs = this.#options.clock.nowMs() - held.startedMs;
+    if (completion.ending === 'finished') this.#duration.learn(durationMs);
+    this.#options.events.released(held.pool.name, held.endpoint.address, completion, durationMs);
+    this.#publish('done', held);
+  }
+
+  /** Drops what no sign of an end came for, and tells once if none comes for anything. To be called about once a second. */
+  expire(): void {
+    const { clock, events, expireAfterMsMax, assumedDurationMs } = this.#options;
+    const nowMs = clock.nowMs();
+    const afterMs = this.#completionsSeen ? (this.#duration.known ? this.#duration.longMs : expireAfterMsMax) : assumedDurationMs;
+    for (const held of this.#reservations.expire(nowMs - Math.min(afterMs, expireAfterMsMax))) {
+      this.confirm(held.lease);
+      events.released(held.pool.name, held.endpoint.address, { ending: 'expired', signal: 'timer' }, nowMs - held.startedMs);
+      this.#publish('done', held);
+    }
+    if (!this.#completionsSeen && !this.#silenceTold && this.#leases >= silentRequestsMax && nowMs - (this.#firstDispatchMs ?? nowMs) >= silenceMsMax) {
+      this.#silenceTold = true;
+      events.noCompletionSignal(this.#leases);
+    }
+  }
+
+  #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens }: Reservation): void {
+    this.#options.exchange.publish({ kind, pool: pool.name, address: endpoint.address, promptTokens });
+  }
+
+  #refuse(code: RefusalCode, earlier: Routed | undefined, provisional: boolean): Refusal {
+    if (earlier !== undefined) {
+      this.#reservations.release(earlier.lease);
+      this.#provisional.delete(earlier.lease);
+    }
+    if (!provisional) this.#options.events.refused(code);
+    return toRefusal(code);
+  }
+
+  #findRoute({ path, model }: RequestFacts): Route | RefusalCode {
+    const match = matchRoute(this.table, path, model);
+    if (match.kind === 'route') return match.route;
+    if (match.kind === 'needs-model') return matchRouteWithoutModel(this.table, path) ?? 'model_required';
+    return model === undefined ? 'route_not_found' : 'model_not_found';
+  }
+
+  /** Picks a target by weight: by the session where there is one, so that it stays with its target; else by the draw. */
+  #chooseTarget({ name, targets }: Route, key: AffinityKey | undefined, draw: number): RoutedPool | undefined {
+    if (targets.length === 1) return targets[0]?.pool;
+    const total = targets.reduce((sum, { weight }) => sum + weight, 0);
+    let left = (key === undefined ? draw : pairFraction(key, hashName(name))) * total;
+    for (const { pool, weight } of targets) {
+      left -= weight;
+      if (left < 0) return pool;
+    }
+    return targets.findLast(({ weight }) => weight > 0)?.pool;
+  }
+}
