@@ -5,7 +5,7 @@ const layer = (name, from, allowed) => ({
   severity: 'error',
   comment: `${from} may import from itself and: ${allowed.join(', ') || 'nothing else'}`,
   from: { path: `^src/${from}/`, ...production },
-  to: { path: '^(src|sim|demo|test|bench)/', pathNot: [from, ...allowed].map((folder) => `^src/${folder}/`) },
+  to: { path: '^(src|sim|lab|demo|test|bench)/', pathNot: [from, ...allowed].map((folder) => `^src/${folder}/`) },
 });
 
 /** @type {import('dependency-cruiser').IConfiguration} */
@@ -38,7 +38,7 @@ export default {
       severity: 'error',
       comment: 'only main.ts offers the simulated servers, as a command',
       from: { path: '^src/', pathNot: ['^src/main\\.ts$', '\\.test\\.ts$'] },
-      to: { path: '^(sim|demo|bench|test)/' },
+      to: { path: '^(sim|lab|demo|bench|test)/' },
     },
     { name: 'engine-model-is-pure', severity: 'error', from: { path: '^sim/engine/', ...production }, to: { pathNot: '^(sim/engine|src/core)/' } },
     { name: 'not-to-tests', severity: 'error', from: { pathNot: ['\\.test\\.ts$', '^test/'] }, to: { path: '\\.test\\.ts$' } },

@@ -8,6 +8,7 @@ export default defineConfig({
     testTimeout: 20_000,
     hookTimeout: 60_000,
     globalSetup: ['./test/global-setup.ts'],
+    setupFiles: ['./test/property-seed.ts'],
     projects: [
       {
         extends: true,

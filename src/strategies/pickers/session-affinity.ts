@@ -5,11 +5,11 @@ import { byScore } from '../by-score.ts';
 import { definePicker } from '../strategy.ts';
 
 const parameters = z.strictObject({
-  bound: z.number().min(1).default(1.5).describe('an endpoint may carry this many times the mean load'),
+  bound: z.number().min(1).default(1.25).describe('an endpoint may carry this many times the mean load'),
   slackRequests: z
     .number()
     .min(0)
-    .default(4)
+    .default(2)
     .describe('or the mean load plus this many average requests, whichever is more: keeps affinity when few requests are in flight'),
   load: z.enum(['tokens', 'requests']).default('tokens').describe('what is bounded: prompt tokens in flight, or requests in flight'),
 });

@@ -1,0 +1,104 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { stringify } from 'yaml';
+import { type RunningChild, runFairlead } from './child-process.ts';
+
+/** The answer of `/api/v1/fleet`, as far as the lab reads it. */
+export interface FleetAnswer {
+  readonly router: { readonly id: string };
+  readonly pools: readonly {
+    readonly name: string;
+    readonly endpoints: readonly {
+      readonly address: string;
+      readonly state: string;
+      readonly requestsInFlight: number;
+      readonly promptTokensInFlight: number;
+      readonly promptTokensWaiting: number;
+      readonly fleetRequestsInFlight: number;
+    }[];
+  }[];
+}
+
+/** A running `fairlead serve`. */
+export interface FairleadProcess {
+  readonly pid: number;
+  readonly grpcPort: number;
+  readonly adminPort: number;
+  /** `127.0.0.1:PORT` of the gRPC port. */
+  readonly address: string;
+  fleet(): Promise<FleetAnswer>;
+  /** Sum over all endpoints of this router's own requests in flight. */
+  requestsInFlight(): Promise<number>;
+  /** One metric summed over all series whose labels include `labels`; 0 where there is none. */
+  metric(name: string, labels?: Readonly<Record<string, string>>): Promise<number>;
+  get(pathname: string): Promise<{ status: number; text: string }>;
+  log(): string;
+  signal(signal: NodeJS.Signals): void;
+  readonly ended: Promise<number | NodeJS.Signals>;
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts `bin/fairlead serve` on a configuration. Where it names no ports, free ones are taken; the drain is short unless
+ * configured.
+ */
+export async function startFairlead(config: Readonly<Record<string, unknown>>): Promise<FairleadProcess> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'fairlead-config-'));
+  const file = path.join(folder, 'fairlead.yaml');
+  const whole = {
+    listen: { grpc: '127.0.0.1:0', admin: '127.0.0.1:0' },
+    drain: { readinessDelayMs: 0, deadlineMs: 5_000 },
+    ...config,
+  };
+  await writeFile(file, stringify(whole));
+  const child: RunningChild = runFairlead(['serve', '--config', file]);
+  const cleanUp = (): Promise<void> => rm(folder, { recursive: true, force: true });
+  let ports: { grpcPort: number; adminPort: number };
+  try {
+    ports = await child.waitForLine(readServing);
+  } catch (error) {
+    await child.stop();
+    throw error;
+  } finally {
+    await cleanUp();
+  }
+  const get = async (pathname: string): Promise<{ status: number; text: string }> => {
+    const response = await fetch(`http://127.0.0.1:${ports.adminPort}${pathname}`, { signal: AbortSignal.timeout(10_000) });
+    return { status: response.status, text: await response.text() };
+  };
+  const fleet = async (): Promise<FleetAnswer> => JSON.parse((await get('/api/v1/fleet')).text) as FleetAnswer;
+  return {
+    pid: child.pid,
+    ...ports,
+    address: `127.0.0.1:${ports.grpcPort}`,
+    get,
+    fleet,
+    requestsInFlight: async () =>
+      (await fleet()).pools.reduce((sum, pool) => sum + pool.endpoints.reduce((inPool, { requestsInFlight }) => inPool + requestsInFlight, 0), 0),
+    metric: async (name, labels = {}) => sumMetric((await get('/metrics')).text, name, labels),
+    log: child.log,
+    signal: child.signal,
+    ended: child.ended,
+    stop: async () => {
+      await child.stop();
+    },
+  };
+}
+
+function readServing(line: string): { grpcPort: number; adminPort: number } | undefined {
+  if (!line.includes('"msg":"serving"')) return undefined;
+  const { grpcPort, adminPort } = JSON.parse(line) as { grpcPort: number; adminPort: number };
+  return { grpcPort, adminPort };
+}
+
+function sumMetric(text: string, name: string, labels: Readonly<Record<string, string>>): number {
+  let sum = 0;
+  for (const line of text.split('\n')) {
+    const match = /^([A-Za-z_:][\w:]*)(?:\{(.*)\})? ([^ ]+)$/.exec(line);
+    if (match?.[1] !== name) continue;
+    const written = match[2] ?? '';
+    if (Object.entries(labels).every(([key, value]) => written.includes(`${key}="${value}"`))) sum += Number(match[3]);
+  }
+  return sum;
+}
