@@ -7,12 +7,14 @@ import { AnswerWriter } from '../extproc/answer.ts';
 import { FactReader } from '../extproc/fact-reader.ts';
 import { startGrpcServer } from '../extproc/grpc-server.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
-import { createMemoryExchange } from '../router/memory-exchange.ts';
+import { Placements } from '../fleet/placements.ts';
+import { SharedState } from '../fleet/shared-state.ts';
 import type { Clock, Rng } from '../router/ports.ts';
 import { Router } from '../router/router.ts';
 import { combineEvents, createEventLog } from '../telemetry/event-log.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
+import { createExchange } from './exchange.ts';
 import { packageVersion } from './package-file.ts';
 
 /** A running Fairlead. */
@@ -31,14 +33,22 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
   const { settings } = config;
   const fleet = new FleetView(config.pools);
   const routerId = `${hostname().replace(/[^A-Za-z0-9-]/g, '-').slice(0, 40)}-${randomBytes(4).toString('hex')}`;
-  const exchange = createMemoryExchange();
   const metrics = createMetrics({ fleet, table: config.table, version: packageVersion(), snapshotAgeMs: () => exchange.snapshotAgeMs() });
   const eventLog = createEventLog(logger);
   const events = combineEvents(metrics, eventLog);
+  const placements = new Placements();
+  const exchange = await createExchange(config, {
+    routerId,
+    state: new SharedState(fleet, placements),
+    clock,
+    events,
+    onForwarded: ({ lease, completion }) => router.observe(lease, completion),
+  });
   const router = new Router({
     id: routerId,
     table: config.table,
     fleet,
+    placements,
     affinitySecret: config.affinitySecret,
     clock,
     rng,

@@ -7,11 +7,16 @@ import { presets, type PipelineSpec, type StepSpec } from '../strategies/presets
 import { registry } from '../strategies/registry.ts';
 import type { Strategy } from '../strategies/strategy.ts';
 import type { LoadOutcome } from './load-outcome.ts';
+import type { FileContents } from './files.ts';
 import { type Problem, toPath } from './problem.ts';
 import type { Config, PolicyConfig } from './schema.ts';
 
+/** Secrets that stand in the shipped examples. */
+const exampleSecrets = new Set(['change-me-one-per-fleet']);
+
 /** Checks what a schema cannot (names that must exist, be unique, fit together) and builds policies and routes. */
-export function compile(settings: Config): LoadOutcome {
+export function compile(settings: Config, files: FileContents): LoadOutcome {
+  const affinitySecret = settings.affinity.secret ?? files.affinitySecret;
   const problems: Problem[] = [];
   const warnings: Problem[] = [];
   const problem = (segments: readonly PropertyKey[], message: string): void => {
@@ -19,11 +24,21 @@ export function compile(settings: Config): LoadOutcome {
   };
 
   if (settings.state.kind === 'redis') {
-    problem(['state', 'kind'], 'redis is not available in this version; expected memory');
-    if (settings.affinity.secret === undefined) problem(['affinity', 'secret'], 'expected a secret, the same for all routers that share state');
+    if (affinitySecret === undefined) {
+      problem(['affinity', 'secret'], 'expected a secret of your own, the same for all routers that share state; without it they cannot agree on homes');
+    } else if (exampleSecrets.has(affinitySecret)) {
+      problem(['affinity', 'secret'], 'expected a secret of your own; this one stands in the examples, so anyone could craft sessions');
+    }
+    if (settings.state.sentinel !== undefined && settings.state.cluster !== undefined) {
+      problem(['state', 'cluster'], 'expected sentinel or cluster, not both');
+    }
   }
   if (settings.outputs.clusterHeader === settings.outputs.endpointHeader) {
     problem(['outputs', 'clusterHeader'], 'expected another header than endpointHeader');
+  }
+
+  if (settings.listen.grpc === settings.listen.admin && !settings.listen.grpc.endsWith(':0')) {
+    problem(['listen', 'admin'], 'expected another address than listen.grpc');
   }
 
   const pools = new Map<string, RoutedPool>();
@@ -70,11 +85,12 @@ export function compile(settings: Config): LoadOutcome {
     warnings,
     config: {
       settings,
-      affinitySecret: settings.affinity.secret ?? randomBytes(32).toString('hex'),
+      affinitySecret: affinitySecret ?? randomBytes(32).toString('hex'),
       pools: settings.pools.map(({ name, endpoints }) => ({
         name,
         endpoints: endpoints.map(({ address, weight, labels, limits }) => ({ address, weight, labels, requestsMax: limits.requests })),
       })),
+      files,
       table: { routes, needs: new Set(routes.flatMap(({ needs }) => [...needs])) },
     },
   };

@@ -1,5 +1,6 @@
 import type { PoolDefinition } from '../fleet/fleet-view.ts';
 import type { RoutingTable } from '../router/routing-table.ts';
+import type { FileContents } from './files.ts';
 import type { Problem } from './problem.ts';
 import type { Config } from './schema.ts';
 
@@ -10,6 +11,8 @@ export interface CompiledConfig {
   readonly affinitySecret: string;
   readonly pools: readonly PoolDefinition[];
   readonly table: RoutingTable;
+  /** What stood in the files that the configuration names. */
+  readonly files: FileContents;
 }
 
 /** The outcome of reading a configuration: usable, or everything that is wrong with it. */

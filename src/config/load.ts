@@ -4,6 +4,7 @@ import { parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { compile } from './compile.ts';
 import type { LoadOutcome } from './load-outcome.ts';
+import { readFiles } from './files.ts';
 import { type Problem, toPath } from './problem.ts';
 import { configSchema } from './schema.ts';
 
@@ -24,24 +25,17 @@ export function loadConfig(text: string, folder: string = process.cwd()): LoadOu
   if (document.errors.length > 0) {
     return { ok: false, problems: document.errors.map(({ message }) => ({ path: '', message: `not valid YAML: ${message.split('\n')[0] ?? ''}` })) };
   }
-  const parsed = configSchema.safeParse(document.toJS({ maxAliasCount: 100 }) ?? {});
-  if (!parsed.success) return { ok: false, problems: parsed.error.issues.flatMap((issue) => toProblems(issue)) };
-  const config = parsed.data;
-
-  if (config.affinity.secretFile !== undefined) {
-    if (config.affinity.secret !== undefined) {
-      return { ok: false, problems: [{ path: 'affinity.secretFile', message: 'expected secret or secretFile, not both' }] };
-    }
-    try {
-      config.affinity.secret = readFileSync(path.resolve(folder, config.affinity.secretFile), 'utf8').trim();
-    } catch (error) {
-      return { ok: false, problems: [{ path: 'affinity.secretFile', message: `cannot be read: ${(error as Error).message}` }] };
-    }
-    if (config.affinity.secret.length < 8) {
-      return { ok: false, problems: [{ path: 'affinity.secretFile', message: 'expected at least 8 characters in the file' }] };
-    }
+  let written: unknown;
+  try {
+    // Aliases are resolved only here: one that points nowhere, or too many of them, throws.
+    written = document.toJS({ maxAliasCount: 100 });
+  } catch (error) {
+    return { ok: false, problems: [{ path: '', message: `not valid YAML: ${(error as Error).message}` }] };
   }
-  return compile(config);
+  const parsed = configSchema.safeParse(written ?? {});
+  if (!parsed.success) return { ok: false, problems: parsed.error.issues.flatMap((issue) => toProblems(issue)) };
+  const read = readFiles(parsed.data, folder);
+  return read.problems.length > 0 ? { ok: false, problems: read.problems } : compile(parsed.data, read.contents);
 }
 
 /** One schema issue as problems with full paths: an unknown key is reported where it stands, a union by its nearest branch. */

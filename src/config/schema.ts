@@ -3,7 +3,7 @@ import { z } from 'zod';
 
 /** Splits `host:port` or `[v6]:port`; undefined when it is neither. */
 export function parseHostPort(text: string): { host: string; port: number } | undefined {
-  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(0|[1-9]\d{0,4})$/.exec(text);
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
   if (match === null || host === undefined || port > 65_535) return undefined;
@@ -45,14 +45,17 @@ const facts = z.strictObject({
 });
 
 const parameters = z.record(z.string(), z.unknown());
-const step = z.union([
-  z.string().transform((type) => ({ type })),
-  z.strictObject({ type: z.string(), weight: z.number().positive().optional(), parameters: parameters.optional() }),
-]);
+const bare = z.string().transform((type) => ({ type }));
+const step = z.union([bare, z.strictObject({ type: z.string(), parameters: parameters.optional() })], {
+  error: 'expected the name of a strategy, or { type: NAME, parameters?: {…} }',
+});
+const weightedStep = z.union([bare, z.strictObject({ type: z.string(), weight: z.number().positive().optional(), parameters: parameters.optional() })], {
+  error: 'expected the name of a strategy, or { type: NAME, weight?: …, parameters?: {…} }',
+});
 const policy = z.union(
   [
     z.strictObject({ preset: z.string(), parameters: parameters.optional() }),
-    z.strictObject({ filters: z.array(step).default([]), scorers: z.array(step).default([]), picker: step }),
+    z.strictObject({ filters: z.array(step).default([]), scorers: z.array(weightedStep).default([]), picker: step }),
   ],
   { error: 'expected { preset: NAME, parameters?: {…} } or a pipeline { filters: […], scorers: […], picker: … }' },
 );
@@ -79,10 +82,39 @@ const route = z.strictObject({
 });
 
 const memoryState = z.strictObject({ kind: z.literal('memory') });
+const nodeAddress = z.string().refine(
+  (text) => {
+    const parsed = parseHostPort(text);
+    return parsed !== undefined && parsed.port > 0;
+  },
+  { error: 'expected host:port' },
+);
 const redisState = z.strictObject({
   kind: z.literal('redis'),
-  url: z.string().default('redis://127.0.0.1:6379'),
-  keyPrefix: z.string().default('fairlead'),
+  url: z
+    .string()
+    .refine((text) => /^rediss?:\/\//.test(text) && URL.canParse(text), { error: 'expected redis://[user:password@]host:port[/db], or rediss:// for TLS' })
+    .default('redis://127.0.0.1:6379'),
+  keyPrefix: z.string().regex(/^[\w.:-]{1,64}$/, { error: 'expected 1 to 64 letters, digits, dots, dashes, colons or underscores' }).default('fairlead'),
+  username: z.string().optional(),
+  password: z.string().optional(),
+  passwordFile: z.string().optional(),
+  tls: z
+    .strictObject({ caFile: z.string().optional(), certFile: z.string().optional(), keyFile: z.string().optional(), serverName: z.string().optional() })
+    .optional(),
+  sentinel: z
+    .strictObject({
+      nodes: z.array(nodeAddress).min(1),
+      name: z.string().min(1),
+      username: z.string().optional(),
+      password: z.string().optional(),
+    })
+    .optional(),
+  cluster: z.strictObject({ nodes: z.array(nodeAddress).min(1) }).optional(),
+  connectTimeoutMs: z.int().min(10).max(60_000).default(1_000),
+  commandTimeoutMs: z.int().min(10).max(60_000).default(500),
+  snapshotMs: z.int().min(20).max(5_000).default(100),
+  pushEventsPerSecondMax: z.int().min(0).default(20_000),
 });
 
 /** The configuration file. Strict: what it does not know is an error. */
@@ -90,7 +122,7 @@ export const configSchema = z.strictObject({
   listen: z.strictObject({ grpc: listenAddress.default('127.0.0.1:9002'), admin: listenAddress.default('127.0.0.1:9003') }).prefault({}),
   state: z.discriminatedUnion('kind', [memoryState, redisState]).default({ kind: 'memory' }),
   affinity: z
-    .strictObject({ secret: z.string().min(8, { error: 'expected at least 8 characters' }).optional(), secretFile: z.string().optional() })
+    .strictObject({ secret: z.string().min(1, { error: 'expected a secret; leave it out to have one made up' }).optional(), secretFile: z.string().optional() })
     .prefault({}),
   facts: facts.prefault({}),
   outputs: z

@@ -55,5 +55,6 @@ export function hashName(name: string): Hash64 {
 export function pairFraction(a: Hash64, b: Hash64): number {
   const low = mix32(a.low ^ mix32(b.low ^ 0x6a09e667) ^ Math.imul(a.high, 0x9e3779b1));
   const high = mix32(a.high ^ mix32(b.high ^ low) ^ 0xbb67ae85);
-  return ((high >>> 6) * 0x8000000 + (low >>> 5) + 0.5) / 0x20000000000000;
+  // All bits set would round up to 1, whose logarithm is 0.
+  return Math.min(((high >>> 6) * 0x8000000 + (low >>> 5) + 0.5) / 0x20000000000000, 1 - Number.EPSILON / 2);
 }

@@ -22,3 +22,17 @@ export function rendezvousOrder<M extends RendezvousMember>(key: Hash64, members
   claims.sort((a, b) => b.claim - a.claim);
   return claims.map(({ member }) => member);
 }
+
+/** The member with the highest claim to the key; the first of equals. */
+export function rendezvousHome<M extends RendezvousMember>(key: Hash64, members: readonly M[]): M | undefined {
+  let home: M | undefined;
+  let highest = -Infinity;
+  for (const member of members) {
+    const claim = rendezvousClaim(key, member);
+    if (claim > highest) {
+      highest = claim;
+      home = member;
+    }
+  }
+  return home;
+}

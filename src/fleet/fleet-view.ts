@@ -1,14 +1,6 @@
-import type { EndpointSnapshot, EndpointState, PoolSnapshot } from '../core/fleet-snapshot.ts';
-import { type Hash64, hashName } from '../core/hash.ts';
-
-/** An endpoint as configuration or discovery names it. */
-export interface EndpointDefinition {
-  /** `ip:port`. */
-  readonly address: string;
-  readonly weight: number;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly requestsMax: number | undefined;
-}
+import type { PoolSnapshot } from '../core/fleet-snapshot.ts';
+import { type EndpointDefinition, FleetEndpoint } from './endpoint.ts';
+import { ForeignLoad } from './foreign-load.ts';
 
 /** A pool as configuration or discovery names it. */
 export interface PoolDefinition {
@@ -16,53 +8,11 @@ export interface PoolDefinition {
   readonly endpoints: readonly EndpointDefinition[];
 }
 
-/** What one party knows to be in flight on one endpoint. */
-export interface Load {
-  readonly requests: number;
-  readonly promptTokens: number;
-  readonly promptTokensWaiting: number;
-}
-
-const noLoad: Load = { requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
-
-/**
- * One endpoint: its definition, its state, and its load. `own` is counted here, exactly; `foreign` is what other routers
- * told, replaced whole. A decision reads the sums.
- */
-export class FleetEndpoint implements EndpointSnapshot {
-  readonly address: string;
-  readonly hash: Hash64;
-  readonly weight: number;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly requestsMax: number | undefined;
-  state: EndpointState = 'ready';
-  readonly own = { requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
-  foreign: Load = noLoad;
-
-  constructor(definition: EndpointDefinition) {
-    this.address = definition.address;
-    this.hash = hashName(definition.address);
-    this.weight = definition.weight;
-    this.labels = definition.labels;
-    this.requestsMax = definition.requestsMax;
-  }
-
-  get requests(): number {
-    return this.own.requests + this.foreign.requests;
-  }
-
-  get promptTokens(): number {
-    return this.own.promptTokens + this.foreign.promptTokens;
-  }
-
-  get promptTokensWaiting(): number {
-    return this.own.promptTokensWaiting + this.foreign.promptTokensWaiting;
-  }
-}
-
 /** One pool: its endpoints, how many requests this router sent it, and their mean prompt. */
 export class FleetPool implements PoolSnapshot {
   readonly name: string;
+  /** What other routers told. */
+  readonly foreign: ForeignLoad;
   readonly endpoints: readonly FleetEndpoint[];
   readonly #byAddress: ReadonlyMap<string, FleetEndpoint>;
   /** Requests sent here by this router so far. */
@@ -74,6 +24,7 @@ export class FleetPool implements PoolSnapshot {
     const endpoints = definition.endpoints.map((endpoint) => new FleetEndpoint(endpoint));
     endpoints.sort((a, b) => (a.address < b.address ? -1 : 1));
     this.endpoints = endpoints;
+    this.foreign = new ForeignLoad(this);
     this.#byAddress = new Map(endpoints.map((endpoint) => [endpoint.address, endpoint]));
   }
 
@@ -104,3 +55,5 @@ export class FleetView {
     return this.pools.get(name);
   }
 }
+
+export { FleetEndpoint } from './endpoint.ts';

@@ -1,4 +1,5 @@
-import type { FleetEndpoint, FleetPool } from './fleet-view.ts';
+import type { FleetEndpoint } from './endpoint.ts';
+import type { FleetPool } from './fleet-view.ts';
 
 /** Where a request stands between being sent and being over. */
 export type ReservationPhase = 'waiting' | 'decoding';
@@ -14,7 +15,10 @@ export interface Reservation {
   readonly phase: ReservationPhase;
 }
 
-type MutableReservation = { -readonly [K in keyof Reservation]: Reservation[K] };
+type MutableReservation = { -readonly [K in keyof Reservation]: Reservation[K] } & {
+  /** Held, but not counted for the moment. */
+  aside: boolean;
+};
 
 /**
  * The requests this router has in flight, each under its lease. A reservation is counted once and released once, whoever
@@ -32,18 +36,28 @@ export class Reservations {
     return this.#byLease.get(lease);
   }
 
-  /** Counts a request on an endpoint. A lease already held moves there instead, keeping its start. */
+  /** Takes a held request out of the counts until it is reserved again or released: its own load must not count against it. */
+  setAside(lease: string): Reservation | undefined {
+    const held = this.#byLease.get(lease);
+    if (held === undefined || held.aside) return held;
+    this.#uncount(held);
+    held.aside = true;
+    return held;
+  }
+
+  /** Counts a request on an endpoint. A lease already held moves there instead, keeping its start and its place. */
   reserve(lease: string, pool: FleetPool, endpoint: FleetEndpoint, promptTokens: number, nowMs: number): Reservation {
     const held = this.#byLease.get(lease);
     if (held !== undefined) {
-      this.#uncount(held);
+      if (!held.aside) this.#uncount(held);
+      held.aside = false;
       held.pool = pool;
       held.endpoint = endpoint;
       held.promptTokens = promptTokens;
       this.#count(held);
       return held;
     }
-    const made: MutableReservation = { lease, pool, endpoint, promptTokens, startedMs: nowMs, phase: 'waiting' };
+    const made: MutableReservation = { lease, pool, endpoint, promptTokens, startedMs: nowMs, phase: 'waiting', aside: false };
     this.#byLease.set(lease, made);
     this.#count(made);
     return made;
@@ -53,7 +67,7 @@ export class Reservations {
   firstToken(lease: string): Reservation | undefined {
     const held = this.#byLease.get(lease);
     if (held?.phase !== 'waiting') return undefined;
-    held.endpoint.own.promptTokensWaiting -= held.promptTokens;
+    if (!held.aside) held.endpoint.own.promptTokensWaiting -= held.promptTokens;
     held.phase = 'decoding';
     return held;
   }
@@ -63,7 +77,7 @@ export class Reservations {
     const held = this.#byLease.get(lease);
     if (held === undefined) return undefined;
     this.#byLease.delete(lease);
-    this.#uncount(held);
+    if (!held.aside) this.#uncount(held);
     return held;
   }
 

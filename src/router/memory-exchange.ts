@@ -9,5 +9,7 @@ export function createMemoryExchange(): StateExchange {
     start: async () => {},
     stop: async () => {},
     snapshotAgeMs: () => undefined,
+    status: () => ({ connected: true, pushing: false, routersLastSeen: 1, routers: [] }),
+    trouble: () => undefined,
   };
 }

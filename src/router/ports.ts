@@ -1,4 +1,7 @@
+import type { LoadEvent } from '../fleet/shared-state.ts';
 import type { Routed } from './routed.ts';
+
+export type { LoadEvent };
 
 /** The only source of time: the process's clock in service, a virtual one in the simulator. */
 export interface Clock {
@@ -42,10 +45,24 @@ export interface Completion {
   readonly servedBy?: string | undefined;
 }
 
-/** Load changes other routers should hear of. */
-export type LoadEvent =
-  | { readonly kind: 'dispatch'; readonly pool: string; readonly address: string; readonly promptTokens: number; readonly affinityId: string | undefined }
-  | { readonly kind: 'first-token' | 'done'; readonly pool: string; readonly address: string; readonly promptTokens: number };
+/** Another router, or this one, as the exchange knows it. */
+export interface RouterStatus {
+  readonly id: string;
+  /** Since it was last heard, in ms. */
+  readonly ageMs: number;
+  readonly requestsInFlight: number;
+}
+
+/** How the exchange stands. */
+export interface ExchangeStatus {
+  /** Whether our own words come back: the others can hear us and we them. */
+  readonly connected: boolean;
+  /** Whether events are pushed as they happen; false: snapshots alone carry the load. */
+  readonly pushing: boolean;
+  /** Routers, this one included, when last anything was heard. */
+  readonly routersLastSeen: number;
+  readonly routers: readonly RouterStatus[];
+}
 
 /** What goes between routers. The request path only appends to it and never waits for it. */
 export interface StateExchange {
@@ -59,6 +76,31 @@ export interface StateExchange {
   stop(): Promise<void>;
   /** Age of what is known of the others, in ms; undefined where nothing is shared. */
   snapshotAgeMs(): number | undefined;
+  status(): ExchangeStatus;
+  /** What is wrong with what carries it now; undefined: nothing known. */
+  trouble(): ExchangeTrouble | undefined;
+}
+
+/** What is wrong with what carries the exchange. */
+export interface ExchangeTrouble {
+  /** Stable code. */
+  readonly code: string;
+  /** Cause and cure, for people. Holds no password. */
+  readonly message: string;
+  /** Waiting does not help: the configuration is wrong. */
+  readonly permanent: boolean;
+}
+
+/** What the exchange tells of itself, for logs and metrics. Returns at once, never throws. */
+export interface ExchangeEvents {
+  /** What carries the exchange cannot be used as it should; told when the cause changes. */
+  exchangeTrouble(trouble: ExchangeTrouble): void;
+  /** It can be used again. */
+  exchangeRecovered(): void;
+  /** A message was not sent, or nobody knows whether it arrived. */
+  exchangeDropped(): void;
+  /** Pushing was given up for snapshots alone, or taken up again. */
+  pushingChanged(pushing: boolean): void;
 }
 
 /** What happened, for metrics and logs. Called on the request path: implementations return at once and never throw. */

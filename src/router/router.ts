@@ -15,6 +15,8 @@ export interface RouterOptions {
   readonly id: string;
   readonly table: RoutingTable;
   readonly fleet: FleetView;
+  /** Sessions that live elsewhere than at home; shared with the exchange where there is one. */
+  readonly placements?: Placements | undefined;
   readonly affinitySecret: string;
   readonly clock: Clock;
   readonly rng: Rng;
@@ -42,8 +44,8 @@ export class Router {
   readonly #hash: (tenant: string, session: string) => AffinityKey;
   readonly #reservations = new Reservations();
   /** Provisional decisions: reserved here, not told to anyone yet. */
-  readonly #provisional = new Map<string, { readonly routed: Routed; readonly key: AffinityKey | undefined }>();
-  readonly #placements = new Placements();
+  readonly #provisional = new Map<string, { readonly routed: Routed; readonly key: AffinityKey | undefined; readonly measured: boolean }>();
+  readonly #placements: Placements;
   readonly #duration = new RequestDuration();
   #leases = 0;
   #firstDispatchMs: number | undefined;
@@ -55,6 +57,7 @@ export class Router {
     this.table = options.table;
     this.fleet = options.fleet;
     this.#options = options;
+    this.#placements = options.placements ?? new Placements();
     this.#hash = createAffinityHasher(options.affinitySecret);
   }
 
@@ -86,7 +89,7 @@ export class Router {
 
     const key = facts.session === undefined ? undefined : this.#hash(facts.tenant ?? '', facts.session);
     const chance = earlier?.chance ?? { draw: rng.draw(), sequences: new Map<string, number>() };
-    const pool = this.#chooseTarget(route, key, chance.draw);
+    const { pool, draw } = this.#chooseTarget(route, key, chance.draw);
     const fleetPool = pool && this.fleet.pool(pool.name);
     if (pool === undefined || fleetPool === undefined) return this.#refuse('no_ready_endpoint', earlier, provisional);
 
@@ -104,11 +107,11 @@ export class Router {
       placedOn: key && this.#placements.find(pool.name, key.id),
       promptTokens,
       nowMs,
-      draw: chance.draw,
+      draw,
       sequence,
     };
     // Its own load must not count against it when it is decided on again.
-    const startedMs = (earlier && this.#reservations.release(earlier.lease)?.startedMs) ?? nowMs;
+    const over = earlier !== undefined && this.#reservations.setAside(earlier.lease) === undefined;
     const decision = decide(pool.policy, input);
     if (decision.kind === 'none') {
       const codes = { 'not-ready': 'no_ready_endpoint', saturated: 'overloaded', subset: 'subset_unavailable' } as const;
@@ -120,14 +123,13 @@ export class Router {
     if (endpoint === undefined) throw new Error(`policy ${pool.policy.name} chose ${chosen ?? 'nothing'}, which is not in pool ${pool.name}`);
     if (earlier === undefined) this.#leases += 1;
     const lease = earlier?.lease ?? `${this.id}.${this.#leases}`;
-    this.#reservations.reserve(lease, fleetPool, endpoint, promptTokens, startedMs);
     const addresses = decision.addresses.slice(0, this.#options.endpointsMax);
     const routed: Routed = { kind: 'route', lease, pool, addresses, decision, promptTokens, decisionMs: clock.nowMs() - nowMs, chance };
-    this.#provisional.set(lease, { routed, key });
-    if (!provisional) {
-      if (facts.promptTokens !== undefined) fleetPool.learnPromptTokens(facts.promptTokens);
-      this.confirm(lease);
-    }
+    // A request that was reported over meanwhile (or expired) is not counted a second time: nobody would end it.
+    if (over) return routed;
+    this.#reservations.reserve(lease, fleetPool, endpoint, promptTokens, nowMs);
+    this.#provisional.set(lease, { routed, key, measured: facts.promptTokens !== undefined });
+    if (!provisional) this.confirm(lease);
     return routed;
   }
 
@@ -136,14 +138,22 @@ export class Router {
     const pending = this.#provisional.get(lease);
     if (pending === undefined) return;
     this.#provisional.delete(lease);
-    const { routed, key } = pending;
+    const { routed, key, measured } = pending;
     const pool = routed.pool.name;
     const address = routed.addresses[0] ?? '';
     const { home } = routed.decision;
-    if (key !== undefined && home !== undefined) this.#placements.note(pool, key.id, address, home);
+    const moved = key !== undefined && home !== undefined ? this.#placements.note(pool, key.id, address, home) : undefined;
+    const placement = key !== undefined && moved !== undefined ? { keyId: key.id, away: moved === 'away' } : undefined;
+    const fleetPool = this.fleet.pool(pool);
+    if (measured) fleetPool?.learnPromptTokens(routed.promptTokens);
+    const added = fleetPool?.endpoint(address)?.added;
+    if (added !== undefined) {
+      added.requests += 1;
+      added.promptTokens += routed.promptTokens;
+    }
     this.#firstDispatchMs ??= this.#options.clock.nowMs();
     this.#options.events.decided(routed);
-    this.#options.exchange.publish({ kind: 'dispatch', pool, address, promptTokens: routed.promptTokens, affinityId: key?.id });
+    this.#options.exchange.publish({ kind: 'dispatch', pool, address, promptTokens: routed.promptTokens, placement });
   }
 
   /** The first token of a response passed. */
@@ -191,8 +201,9 @@ export class Router {
     }
   }
 
-  #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens }: Reservation): void {
-    this.#options.exchange.publish({ kind, pool: pool.name, address: endpoint.address, promptTokens });
+  #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens, phase }: Reservation): void {
+    const event = { pool: pool.name, address: endpoint.address, promptTokens };
+    this.#options.exchange.publish(kind === 'done' ? { kind, ...event, waiting: phase === 'waiting' } : { kind, ...event });
   }
 
   #refuse(code: RefusalCode, earlier: Routed | undefined, provisional: boolean): Refusal {
@@ -211,15 +222,18 @@ export class Router {
     return model === undefined ? 'route_not_found' : 'model_not_found';
   }
 
-  /** Picks a target by weight: by the session where there is one, so that it stays with its target; else by the draw. */
-  #chooseTarget({ name, targets }: Route, key: AffinityKey | undefined, draw: number): RoutedPool | undefined {
-    if (targets.length === 1) return targets[0]?.pool;
+  /**
+   * Picks a target by weight: by the session where there is one, so that it stays with its target; else by the draw. What is left
+   * of the draw inside the target's share is even again, and serves the choice inside the pool.
+   */
+  #chooseTarget({ name, targets }: Route, key: AffinityKey | undefined, draw: number): { pool: RoutedPool | undefined; draw: number } {
+    if (targets.length === 1) return { pool: targets[0]?.pool, draw };
     const total = targets.reduce((sum, { weight }) => sum + weight, 0);
     let left = (key === undefined ? draw : pairFraction(key, hashName(name))) * total;
     for (const { pool, weight } of targets) {
+      if (left < weight) return { pool, draw: key === undefined ? left / weight : draw };
       left -= weight;
-      if (left < 0) return pool;
     }
-    return targets.findLast(({ weight }) => weight > 0)?.pool;
+    return { pool: targets.findLast(({ weight }) => weight > 0)?.pool, draw };
   }
 }

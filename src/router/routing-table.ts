@@ -57,7 +57,7 @@ export function missingFacts(
   // While the route hangs on the model, any route may become the one.
   const missing = new Set<FactNeed>(match.kind === 'route' ? match.route.needs : match.kind === 'needs-model' ? table.needs : []);
   if (match.kind === 'needs-model') missing.add('model');
-  else missing.delete('model');
+  if (known.model !== undefined) missing.delete('model');
   if (known.session !== undefined) missing.delete('session');
   return missing;
 }

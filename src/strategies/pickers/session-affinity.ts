@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
-import { rendezvousOrder } from '../../core/rendezvous.ts';
+import { rendezvousHome, rendezvousOrder } from '../../core/rendezvous.ts';
 import { byScore } from '../by-score.ts';
 import { definePicker } from '../strategy.ts';
 
@@ -49,7 +49,9 @@ export const sessionAffinity = definePicker({
       };
 
       const preference = rendezvousOrder(affinityKey, candidates);
-      const home = preference[0]?.address;
+      // Home is the first of the whole pool, candidate or not: a session that a limit or a failure turned away is away, and stays
+      // where its cache is when home has room again.
+      const home = rendezvousHome(affinityKey, input.pool.endpoints)?.address;
       const placed = input.placedOn === undefined ? undefined : preference.find(({ address }) => address === input.placedOn);
       if (placed !== undefined && within(placed)) {
         return { order: [placed, ...preference.filter((endpoint) => endpoint !== placed)], reason: 'affinity-placed', home };

@@ -1,0 +1,164 @@
+import { describe, expect, it } from 'vitest';
+import { atLimit, decide } from './decide.ts';
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
+import { hashName } from './hash.ts';
+import type { DecisionInput, Filter, Policy, Scorer } from './policy.ts';
+import { noFacts } from './request-facts.ts';
+
+const a = '10.0.0.1:80';
+const b = '10.0.0.2:80';
+const c = '10.0.0.3:80';
+
+function endpoint(address: string, changes: Partial<EndpointSnapshot> = {}): EndpointSnapshot {
+  return {
+    address,
+    hash: hashName(address),
+    weight: 1,
+    labels: {},
+    state: 'ready',
+    requestsMax: undefined,
+    requests: 0,
+    promptTokens: 0,
+    promptTokensWaiting: 0,
+    ...changes,
+  };
+}
+
+function input(endpoints: readonly EndpointSnapshot[], subset?: readonly string[]): DecisionInput {
+  return {
+    facts: { ...noFacts, subset: subset && new Set(subset) },
+    pool: { name: 'chat', endpoints },
+    affinityKey: undefined,
+    placedOn: undefined,
+    promptTokens: 1,
+    nowMs: 0,
+    draw: 0,
+    sequence: 0,
+  };
+}
+
+/** Rejects the given addresses for the given reasons. */
+const rejecting =
+  (reasons: Readonly<Record<string, string>>): Filter =>
+  ({ address }) =>
+    reasons[address];
+
+/** Rates by address. */
+const rating =
+  (ratings: Readonly<Record<string, number>>): Scorer =>
+  (candidates) =>
+    candidates.map(({ address }) => ratings[address] ?? 0);
+
+function policy(filters: readonly Filter[], scorers: readonly (readonly [Scorer, number])[] = []): Policy {
+  return {
+    name: 'test',
+    filters: filters.map((run, i) => ({ name: `filter-${i}`, run })),
+    scorers: scorers.map(([run, weight], i) => ({ name: `scorer-${i}`, run, weight })),
+    picker: {
+      name: 'best',
+      run: (candidates, scores) => ({
+        order: [...candidates].sort((x, y) => scores[candidates.indexOf(y)]! - scores[candidates.indexOf(x)]!),
+        reason: 'best',
+        home: undefined,
+      }),
+    },
+    needs: new Set(),
+  };
+}
+
+const endpoints = [endpoint(a), endpoint(b), endpoint(c)];
+
+describe('decide', () => {
+  it('asks filters in order; the first that rejects is named, the rest are not asked', () => {
+    const asked: string[] = [];
+    const later: Filter = ({ address }) => {
+      asked.push(address);
+      return undefined;
+    };
+    const decision = decide(policy([rejecting({ [a]: 'one' }), rejecting({ [a]: 'two', [b]: 'two' }), later]), input(endpoints));
+    expect(decision.trace.rejections).toEqual([
+      { address: a, filter: 'filter-0', reason: 'one' },
+      { address: b, filter: 'filter-1', reason: 'two' },
+    ]);
+    expect(decision.trace.candidates).toEqual([c]);
+    expect(asked).toEqual([c]);
+  });
+
+  it('sums weighted ratings, and hands the picker the sums in the order of the candidates', () => {
+    const first = rating({ [a]: 1, [b]: 0.5, [c]: 0 });
+    const second = rating({ [a]: 0, [b]: 1, [c]: 1 });
+    const decision = decide(policy([], [[first, 1], [second, 3]]), input(endpoints));
+    // a: 1, b: .5 + 3, c: 3
+    expect(decision).toMatchObject({ kind: 'route', addresses: [b, c, a], reason: 'best', home: undefined });
+    expect(decision.trace.scores).toEqual([
+      { scorer: 'scorer-0', weight: 1, ratings: [1, 0.5, 0] },
+      { scorer: 'scorer-1', weight: 3, ratings: [0, 1, 1] },
+    ]);
+  });
+
+  it('shows scorers only the candidates', () => {
+    const seen: string[][] = [];
+    const scorer: Scorer = (candidates) => {
+      seen.push(candidates.map(({ address }) => address));
+      return candidates.map(() => 1);
+    };
+    decide(policy([rejecting({ [b]: 'no' })], [[scorer, 1]]), input(endpoints));
+    expect(seen).toEqual([[a, c]]);
+  });
+
+  it('takes a rating that a scorer leaves out as unknown: .5', () => {
+    const short: Scorer = () => [0.4];
+    expect(decide(policy([], [[short, 1]]), input(endpoints))).toMatchObject({ addresses: [b, c, a] });
+  });
+
+  it('passes on reason and home of the picker', () => {
+    const made = policy([]);
+    const decision = decide({ ...made, picker: { name: 'p', run: (order) => ({ order, reason: 'why', home: b }) } }, input(endpoints));
+    expect(decision).toMatchObject({ kind: 'route', reason: 'why', home: b, trace: { policy: 'test' } });
+  });
+
+  describe('subset', () => {
+    it('comes before every filter, and matches address and port', () => {
+      const decision = decide(policy([rejecting({ [a]: 'filtered' })]), input([...endpoints, endpoint('10.0.0.2:81')], [a, b]));
+      expect(decision).toMatchObject({ kind: 'route', addresses: [b] });
+      expect(decision.trace.rejections).toEqual([
+        { address: a, filter: 'filter-0', reason: 'filtered' },
+        { address: c, filter: 'subset', reason: 'outside-subset' },
+        { address: '10.0.0.2:81', filter: 'subset', reason: 'outside-subset' },
+      ]);
+    });
+
+    it('names no endpoint that the pool has not', () => {
+      expect(decide(policy([]), input([endpoint(a)], [a, '192.0.2.1:80']))).toMatchObject({ addresses: [a] });
+    });
+  });
+
+  describe('says why there is none', () => {
+    it.each<[string, 'not-ready' | 'saturated' | 'subset', Readonly<Record<string, string>>, readonly string[] | undefined]>([
+      ['all rejected', 'not-ready', { [a]: 'draining', [b]: 'ejected', [c]: 'not-ready' }, undefined],
+      ['all at their limit', 'saturated', { [a]: atLimit, [b]: atLimit, [c]: atLimit }, undefined],
+      ['one at its limit, the others not ready', 'saturated', { [a]: 'draining', [b]: atLimit, [c]: 'draining' }, undefined],
+      ['an empty subset', 'subset', {}, []],
+      ['a subset of strangers', 'subset', {}, ['192.0.2.1:80']],
+      ['what the subset allows is not ready', 'not-ready', { [a]: 'draining' }, [a]],
+      ['what the subset allows is at its limit', 'saturated', { [a]: atLimit }, [a]],
+      ['only what the subset forbids is at its limit', 'not-ready', { [a]: 'draining', [b]: atLimit, [c]: atLimit }, [a]],
+    ])('%s: %s', (_case, cause, reasons, subset) => {
+      const decision = decide(policy([rejecting(reasons)]), input(endpoints, subset));
+      expect(decision).toMatchObject({ kind: 'none', cause, trace: { policy: 'test', candidates: [], scores: [] } });
+      expect(decision.trace.rejections.map(({ address }) => address)).toEqual([a, b, c]);
+    });
+
+    it('an empty pool: not-ready', () => {
+      expect(decide(policy([]), input([]))).toMatchObject({ kind: 'none', cause: 'not-ready' });
+    });
+
+    it('runs neither scorers nor picker then', () => {
+      const never = (): never => {
+        throw new Error('must not run');
+      };
+      const made = policy([rejecting({ [a]: 'no' })], [[never, 1]]);
+      expect(decide({ ...made, picker: { name: 'p', run: never } }, input([endpoint(a)])).kind).toBe('none');
+    });
+  });
+});

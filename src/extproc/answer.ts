@@ -1,0 +1,119 @@
+import type { Routed } from '../router/routed.ts';
+import type { Refusal } from '../router/refusal.ts';
+import {
+  AppendAction,
+  type CommonResponse,
+  type HeaderValueOption,
+  type ProcessingMode,
+  type ProcessingResponse,
+  type Struct,
+  toStruct,
+} from './messages.ts';
+
+/** Names of the headers that carry a decision. */
+export interface Outputs {
+  /** Holds the pool's cluster, for `cluster_header` routes. */
+  readonly clusterHeader: string;
+  /** Holds the endpoints, best first, for `override_host`; also the key in metadata namespace `envoy.lb`. */
+  readonly endpointHeader: string;
+}
+
+/** Largest piece of body that FULL_DUPLEX_STREAMED takes back in one message. */
+const streamedBytesMax = 62_000;
+
+const empty: CommonResponse = {};
+const decoded = { request_body: {}, response_body: {} } as const;
+
+/** Writes Envoy's answers. Header values go out in `raw_value` alone: with `value` beside it Envoy answers 500. */
+export class AnswerWriter {
+  readonly #outputs: Outputs;
+  readonly #ownHeaders: string[];
+
+  constructor(outputs: Outputs) {
+    this.#outputs = outputs;
+    this.#ownHeaders = [outputs.clusterHeader, outputs.endpointHeader];
+  }
+
+  /** The decision as an answer to the request headers. */
+  routedHeaders(routed: Routed, override: ProcessingMode | undefined): ProcessingResponse {
+    return {
+      request_headers: { response: this.#routing(routed) },
+      dynamic_metadata: this.#metadata(routed),
+      ...(override && { mode_override: override }),
+    };
+  }
+
+  /** The decision as an answer to a buffered request body. */
+  routedBody(routed: Routed): ProcessingResponse {
+    return { request_body: { response: this.#routing(routed) }, dynamic_metadata: this.#metadata(routed) };
+  }
+
+  /**
+   * Lets the request headers pass while the decision waits for the body, less the client's copies of our headers. The route is
+   * forgotten already now: it may have followed such a copy, and in BUFFERED_PARTIAL Envoy sends the request on before it looks
+   * at `clear_route_cache` in the answer to the body. Without a header mutation Envoy would ignore it here too.
+   */
+  passHeaders(override: ProcessingMode | undefined): ProcessingResponse {
+    return {
+      request_headers: { response: { header_mutation: { remove_headers: this.#ownHeaders }, clear_route_cache: true } },
+      ...(override && { mode_override: override }),
+    };
+  }
+
+  /** Lets a phase pass unchanged. */
+  pass(phase: 'request_body' | 'request_trailers' | 'response_headers' | 'response_body' | 'response_trailers'): ProcessingResponse {
+    return phase === 'request_trailers' || phase === 'response_trailers' ? { [phase]: {} } : { [phase]: { response: empty } };
+  }
+
+  /** Adds the decision, as metadata alone, to an answer that cannot carry headers. */
+  withChoice(answer: ProcessingResponse, routed: Routed): ProcessingResponse {
+    return { ...answer, dynamic_metadata: this.#metadata(routed) };
+  }
+
+  /**
+   * Hands a body piece back in FULL_DUPLEX_STREAMED, in as many messages as its size takes. The end of the stream is told
+   * iff it came, on the last of them.
+   */
+  echo(phase: keyof typeof decoded, body: Buffer, endOfStream: boolean): ProcessingResponse[] {
+    const answers: ProcessingResponse[] = [];
+    for (let at = 0; at < body.length || (at === 0 && endOfStream); at += streamedBytesMax) {
+      const piece = body.subarray(at, at + streamedBytesMax);
+      const last = at + streamedBytesMax >= body.length;
+      const streamed = { body: piece, ...(last && endOfStream && { end_of_stream: true }) };
+      answers.push({ [phase]: { response: { body_mutation: { streamed_response: streamed } } } });
+    }
+    return answers;
+  }
+
+  /** Answers the client in the upstream's place, in OpenAI's error shape. */
+  refuse({ status, code, message, retryAfterS }: Refusal): ProcessingResponse {
+    const type = status === 429 ? 'rate_limit_error' : status >= 500 ? 'service_unavailable' : 'invalid_request_error';
+    const body = JSON.stringify({ error: { message, type, param: code.startsWith('model_') ? 'model' : null, code } });
+    const headers = [setHeader('content-type', 'application/json'), setHeader('x-fairlead-refusal', code)];
+    if (retryAfterS !== undefined) headers.push(setHeader('retry-after', String(retryAfterS)));
+    return {
+      immediate_response: { status: { code: status }, headers: { set_headers: headers }, body: Buffer.from(body), details: `fairlead_${code}` },
+    };
+  }
+
+  #routing({ pool, addresses }: Routed): CommonResponse {
+    return {
+      header_mutation: {
+        set_headers: [setHeader(this.#outputs.clusterHeader, pool.cluster), setHeader(this.#outputs.endpointHeader, addresses.join(','))],
+      },
+      // `cluster_header` routes were matched before the header was there.
+      clear_route_cache: true,
+    };
+  }
+
+  #metadata({ lease, pool, addresses, decision }: Routed): Struct {
+    return toStruct({
+      'envoy.lb': { [this.#outputs.endpointHeader]: addresses.join(',') },
+      fairlead: { lease, pool: pool.name, reason: decision.reason },
+    });
+  }
+}
+
+function setHeader(key: string, value: string): HeaderValueOption {
+  return { header: { key, raw_value: Buffer.from(value) }, append_action: AppendAction.OVERWRITE_IF_EXISTS_OR_ADD };
+}

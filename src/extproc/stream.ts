@@ -1,0 +1,589 @@
+import type { FactNeed } from '../core/request-facts.ts';
+import type { Clock, Completion } from '../router/ports.ts';
+import type { Routed } from '../router/routed.ts';
+import type { Router } from '../router/router.ts';
+import type { DecidedPhase, StreamEnding, StreamEvents } from '../router/stream-events.ts';
+import { type Refusal, toRefusal } from '../router/refusal.ts';
+import type { AnswerWriter } from './answer.ts';
+import { BodyScanner } from './body-scanner.ts';
+import type { FactReader, HeaderFacts } from './fact-reader.ts';
+import {
+  BodySendMode,
+  HeaderSendMode,
+  type HttpBody,
+  type HttpHeaders,
+  type ProcessingMode,
+  type ProcessingRequest,
+  type ProcessingResponse,
+} from './messages.ts';
+import { readServedEndpoint, readSubsetHint } from './subset-hint.ts';
+
+/** The gRPC call as a stream sees it, whatever server carries it. */
+export interface ProcessCall {
+  send(response: ProcessingResponse): void;
+  /** Ends the call with status OK. */
+  end(): void;
+  /** Ends the call with a gRPC status other than OK. */
+  fail(code: 'invalid-argument' | 'internal', message: string): void;
+}
+
+/** What all streams share. */
+export interface StreamContext {
+  readonly router: Router;
+  readonly reader: FactReader;
+  readonly writer: AnswerWriter;
+  readonly events: StreamEvents;
+  readonly clock: Clock;
+  /** Longest that a request is held back for its facts, in ms: FULL_DUPLEX_STREAMED knows no timeout of its own. */
+  readonly decideDeadlineMs: number;
+  /** Declared body length up to which a body is asked for that Envoy would not have sent, in bytes. */
+  readonly askForBodyBytesMax: number;
+}
+
+/** How far the request side has come. */
+type RequestState =
+  /** Nothing decided, nothing answered. */
+  | 'new'
+  /** The header answer is held back until the body gave the facts (FULL_DUPLEX_STREAMED, STREAMED without waiting). */
+  | 'holding'
+  /** The headers were answered, with a provisional decision or none; the final one goes out with the body. */
+  | 'awaiting-body'
+  /** The request is routed, for good. */
+  | 'decided'
+  /** The request was answered here. Nothing more is said on this stream. */
+  | 'refused'
+  /** Envoy only shows what passes (`observability_mode`) and wants no answers. */
+  | 'observing';
+
+/** In STREAMED mode Envoy's message timeout runs while headers are held back: stay well below its 200 ms. */
+const streamedHoldMs = 100;
+
+/** A message that breaks the protocol: the stream ends with INVALID_ARGUMENT. */
+class ProtocolError extends Error {}
+
+/**
+ * One ext_proc stream: the phases of one HTTP request come in, answers go out. Decides in the earliest phase that knows
+ * enough. Every message gets exactly one answer (in FULL_DUPLEX_STREAMED body pieces are handed back instead; in
+ * observability mode there are none), and the call is never ended with OK before the final answer, since Envoy reads that
+ * as "go on without me".
+ */
+export class ProcessStream {
+  readonly #context: StreamContext;
+  readonly #call: ProcessCall;
+  readonly #openedMs: number;
+  #closed = false;
+  #ending: StreamEnding = 'completed';
+
+  #requestMode: number = BodySendMode.NONE;
+  #responseMode: number = BodySendMode.NONE;
+  #sendsBodyEarly = false;
+  /** Whether Envoy can honour a `mode_override` at all. Whether its configuration allows one is not told. */
+  #mayOverride = true;
+  #first = true;
+
+  #state: RequestState = 'new';
+  #headers: HeaderFacts | undefined;
+  /** Request headers are not sent to us. */
+  #isHeaderless = false;
+  #subset: ReadonlySet<string> | undefined;
+  #missing: ReadonlySet<FactNeed> = new Set();
+  #scanner: BodyScanner | undefined;
+  #bodyBytes = 0;
+  /** Body pieces that came while the header answer is held back. */
+  #held: Buffer[] = [];
+  /** No more of the request comes. */
+  #requestEnded = false;
+  /** The end came with a body piece, not with headers or trailers. */
+  #bodySaidEnd = false;
+  /** All of the body was seen: where trailers follow, that is before the end of the request. */
+  #bodyIsWhole = false;
+  #deadline: NodeJS.Timeout | undefined;
+  #routed: Routed | undefined;
+
+  #awaitsFirstToken = false;
+  #firstTokenSeen = false;
+  #status: number | undefined;
+  #servedBy: string | undefined;
+  #responseEnded = false;
+
+  constructor(context: StreamContext, call: ProcessCall) {
+    this.#context = context;
+    this.#call = call;
+    this.#openedMs = context.clock.nowMs();
+    context.events.streamOpened();
+  }
+
+  /** Takes one message. Never throws. */
+  onMessage(request: ProcessingRequest): void {
+    if (this.#closed) return;
+    try {
+      this.#take(request);
+    } catch (error) {
+      if (error instanceof ProtocolError) this.#fail('protocol-error', error.message);
+      else this.#failInternally(error);
+    }
+  }
+
+  /** Envoy sends no more: the half-close of a finished exchange. */
+  onEnd(): void {
+    if (this.#closed) return;
+    this.#ending = this.#unfinished() ? 'cancelled' : 'completed';
+    this.#catching(() => this.#close());
+    this.#call.end();
+  }
+
+  /** The call is gone: Envoy reset it (it ends finished exchanges that way too) or the connection broke. */
+  onCancelled(): void {
+    if (this.#closed) return;
+    this.#ending = this.#unfinished() ? 'cancelled' : 'completed';
+    this.#catching(() => this.#close());
+  }
+
+  /** Whether the exchange stops short: the request side has no final answer, or a response that is sent to us is not through. */
+  #unfinished(): boolean {
+    if (this.#state === 'refused' || this.#state === 'observing') return false;
+    // In NONE mode the body was only asked for: an Envoy that allows no override goes on with the provisional answer.
+    if (this.#state === 'awaiting-body') return this.#requestMode !== BodySendMode.NONE || this.#routed === undefined;
+    if (this.#state !== 'decided') return true;
+    return this.#responseMode !== BodySendMode.NONE && !this.#responseEnded;
+  }
+
+  #take(request: ProcessingRequest): void {
+    if (this.#state === 'refused') return;
+    if (this.#first) {
+      this.#first = false;
+      this.#readConfiguration(request);
+    }
+    const { events } = this.#context;
+    if (this.#state === 'observing') {
+      events.message(request.request ?? 'unknown');
+    } else if (request.request_headers) {
+      events.message('request_headers');
+      this.#onRequestHeaders(request.request_headers);
+    } else if (request.request_body) {
+      events.message('request_body');
+      this.#onRequestBody(request.request_body);
+    } else if (request.request_trailers) {
+      events.message('request_trailers');
+      this.#onRequestTrailers();
+    } else if (request.response_headers) {
+      events.message('response_headers');
+      this.#onResponseHeaders(request.response_headers, request);
+    } else if (request.response_body) {
+      events.message('response_body');
+      this.#onResponseBody(request.response_body);
+    } else if (request.response_trailers) {
+      events.message('response_trailers');
+      this.#call.send(this.#context.writer.pass('response_trailers'));
+      this.#onResponseEnd();
+    } else {
+      events.message('unknown');
+      throw new ProtocolError('message without a phase this processor knows');
+    }
+  }
+
+  /** What holds for the whole stream stands on its first message. */
+  #readConfiguration({ protocol_config: configured, metadata_context: metadata, observability_mode: observes }: ProcessingRequest): void {
+    if (observes === true) this.#state = 'observing';
+    this.#requestMode = configured?.request_body_mode ?? BodySendMode.NONE;
+    this.#responseMode = configured?.response_body_mode ?? BodySendMode.NONE;
+    this.#sendsBodyEarly = configured?.send_body_without_waiting_for_header_response === true;
+    // Envoy ignores an override where it sends bodies without waiting for answers.
+    const duplex = this.#requestMode >= BodySendMode.FULL_DUPLEX_STREAMED || this.#responseMode >= BodySendMode.FULL_DUPLEX_STREAMED;
+    this.#mayOverride = !duplex && !this.#sendsBodyEarly;
+    this.#subset = readSubsetHint(metadata);
+  }
+
+  // ---- request ----
+
+  #onRequestHeaders(message: HttpHeaders): void {
+    if (this.#headers !== undefined || this.#requestEnded) throw new ProtocolError('request headers out of order');
+    const { router, reader, writer, events, decideDeadlineMs } = this.#context;
+    const headers = reader.readHeaders(message.headers);
+    this.#headers = headers;
+    const bodyComes = message.end_of_stream !== true;
+    if (!bodyComes) this.#requestEnded = true;
+
+    this.#missing = router.missingFacts(reader.toSettled(headers));
+    const inBody = bodyComes && this.#bodyIsWorthIt(headers);
+    if (bodyComes && headers.bodyUnusable !== undefined && headers.bodyUnusable !== 'unknown-path') events.bodyUnusable(headers.bodyUnusable);
+
+    if (!inBody) {
+      this.#decideOnHeaders('headers');
+      return;
+    }
+    switch (this.#requestMode) {
+      case BodySendMode.FULL_DUPLEX_STREAMED:
+        this.#hold(decideDeadlineMs);
+        return;
+      case BodySendMode.STREAMED:
+        // Header mutations are possible only now. Where Envoy sends the body without waiting, now can be a little later.
+        if (!this.#sendsBodyEarly) break;
+        this.#hold(Math.min(streamedHoldMs, decideDeadlineMs));
+        return;
+      case BodySendMode.BUFFERED:
+      case BodySendMode.BUFFERED_PARTIAL:
+        this.#startScan(this.#requestMode === BodySendMode.BUFFERED);
+        this.#state = 'awaiting-body';
+        // Without a declared length there may be no body after all, only trailers, and then no other chance to say it.
+        if (headers.contentLengthBytes === undefined) this.#answerProvisionally(this.#requestMode);
+        else this.#call.send(writer.passHeaders(this.#overrideFor(this.#requestMode)));
+        return;
+      case BodySendMode.NONE:
+        if (!this.#mayOverride) break;
+        // Whether Envoy allows to ask for the body is not told, so the headers' own decision goes out as well.
+        this.#startScan(true);
+        this.#state = 'awaiting-body';
+        this.#answerProvisionally(BodySendMode.BUFFERED);
+        return;
+    }
+    this.#decideOnHeaders('headers');
+  }
+
+  /** Whether the body can give a fact that is missing, at a price that is right. */
+  #bodyIsWorthIt(headers: HeaderFacts): boolean {
+    // A declared length of 0 can be followed by trailers at once: then no body phase comes that an answer could wait for.
+    if (headers.bodyUnusable !== undefined || headers.contentLengthBytes === 0) return false;
+    const { reader, askForBodyBytesMax } = this.#context;
+    const missing = this.#missing;
+    const model = missing.has('model') && reader.needsBody('model', headers);
+    const others = (missing.has('session') && reader.needsBody('session', headers)) || missing.has('prefix') || missing.has('stream') || missing.has('maxTokens');
+    if (!model && !others) return false;
+    // A buffered body above Envoy's limit is a 413: only a request that cannot be routed otherwise is worth that risk.
+    const mustAsk = this.#requestMode === BodySendMode.NONE;
+    return model || !mustAsk || (headers.contentLengthBytes ?? 0) <= askForBodyBytesMax;
+  }
+
+  #startScan(wholeBodyComes: boolean): void {
+    const headers = this.#headers;
+    if (headers === undefined || headers.bodyUnusable !== undefined) return;
+    // Measuring the prompt takes a scan to the end: only where the end is at hand, since an early answer is worth more.
+    const measure = this.#missing.has('promptTokens') && wholeBodyComes;
+    this.#scanner = new BodyScanner(this.#context.reader.planScan(headers, this.#missing, measure));
+  }
+
+  #hold(deadlineMs: number): void {
+    this.#startScan(false);
+    this.#state = 'holding';
+    this.#deadline = setTimeout(() => {
+      try {
+        if (this.#state === 'holding' && !this.#closed) this.#decideOnHeaders('deadline');
+      } catch (error) {
+        this.#failInternally(error);
+      }
+    }, deadlineMs);
+    this.#deadline.unref();
+  }
+
+  #onRequestBody({ body = noBytes, end_of_stream: endOfStream = false }: HttpBody): void {
+    if (this.#requestEnded) {
+      // Some Envoys send the final piece of a large body twice (envoy#46237): handing it back twice would be an error to them.
+      if (this.#requestMode === BodySendMode.FULL_DUPLEX_STREAMED && this.#bodySaidEnd) return;
+      throw new ProtocolError('request body after the end of the request');
+    }
+    this.#bodyBytes += body.length;
+    if (endOfStream) {
+      this.#requestEnded = true;
+      this.#bodySaidEnd = true;
+      this.#bodyIsWhole = true;
+    }
+    if (this.#headers === undefined) this.#withoutHeaders();
+
+    if (this.#requestMode === BodySendMode.FULL_DUPLEX_STREAMED) this.#onDuplexBody(body, endOfStream);
+    else if (this.#state === 'awaiting-body') this.#onAwaitedBody(body);
+    else this.#onStreamedBody(body, endOfStream);
+  }
+
+  /** Request headers are not sent to us: only the body and metadata can speak. */
+  #withoutHeaders(): void {
+    this.#isHeaderless = true;
+    this.#headers = { ...this.#context.reader.readHeaders(undefined), bodyUnusable: undefined };
+    this.#missing = this.#context.router.missingFacts({ path: '', model: undefined, session: undefined });
+    this.#startScan(this.#requestMode === BodySendMode.BUFFERED);
+    this.#state = 'awaiting-body';
+  }
+
+  #onDuplexBody(body: Buffer, endOfStream: boolean): void {
+    const { writer } = this.#context;
+    if (this.#state === 'holding') {
+      this.#held.push(body);
+      if (this.#feed(body, endOfStream)) this.#decideOnHeaders(endOfStream ? 'body' : 'body-early');
+      return;
+    }
+    const answers = writer.echo('request_body', body, endOfStream);
+    const [first] = answers;
+    if (this.#state === 'awaiting-body' && first !== undefined && this.#feed(body, endOfStream)) {
+      // No header phase to carry headers: metadata alone tells the choice.
+      const routed = this.#decide('body');
+      if (routed === undefined) return;
+      answers[0] = writer.withChoice(first, routed);
+    }
+    for (const answer of answers) this.#call.send(answer);
+  }
+
+  #onAwaitedBody(body: Buffer): void {
+    const { writer } = this.#context;
+    const mode = this.#requestMode === BodySendMode.NONE ? BodySendMode.BUFFERED : this.#requestMode;
+    // BUFFERED sends all of it in one message, which does not say that it is the end where trailers follow. BUFFERED_PARTIAL
+    // sends one message too, but does not tell a body cut at Envoy's limit from one with trailers.
+    if (mode === BodySendMode.BUFFERED) this.#bodyIsWhole = true;
+    const known = this.#feed(body, this.#bodyIsWhole);
+    if (mode === BodySendMode.STREAMED && !known) {
+      this.#call.send(writer.pass('request_body'));
+      return;
+    }
+    const routed = this.#decide('body');
+    if (routed !== undefined) this.#call.send(writer.routedBody(routed));
+  }
+
+  #onStreamedBody(body: Buffer, endOfStream: boolean): void {
+    const { writer } = this.#context;
+    if (this.#state === 'holding') {
+      // Its answer may go out only after that to the headers.
+      this.#held.push(noBytes);
+      if (this.#feed(body, endOfStream)) this.#decideOnHeaders(endOfStream ? 'body' : 'body-early');
+      return;
+    }
+    this.#call.send(writer.pass('request_body'));
+  }
+
+  #onRequestTrailers(): void {
+    const { writer } = this.#context;
+    if (this.#requestEnded) throw new ProtocolError('request trailers after the end of the request');
+    if (this.#headers === undefined) this.#withoutHeaders();
+    this.#requestEnded = true;
+    this.#bodyIsWhole = true;
+    const answer = writer.pass('request_trailers');
+    if (this.#state === 'holding') {
+      this.#endScan();
+      this.#decideOnHeaders('body');
+      if (this.#isRefused()) return;
+    } else if (this.#state === 'awaiting-body' && !this.#settleOnHeaders()) {
+      this.#endScan();
+      const routed = this.#decide('body');
+      if (routed === undefined) return;
+      // Trailers in place of the body that was declared: the headers have their answer, and the one to trailers cannot carry routing.
+      if (!this.#isHeaderless) throw new ProtocolError('request trailers without the declared body');
+      this.#call.send(writer.withChoice(answer, routed));
+      return;
+    }
+    this.#call.send(answer);
+  }
+
+  /** No body comes after all: the decision on the headers stands. False: there is none. */
+  #settleOnHeaders(): boolean {
+    if (this.#routed === undefined) return false;
+    this.#context.router.confirm(this.#routed.lease);
+    this.#answered('headers');
+    return true;
+  }
+
+  /** Feeds the scanner; true when it has nothing more to tell. */
+  #feed(body: Buffer, endOfStream: boolean): boolean {
+    if (this.#scanner === undefined) return true;
+    let status = this.#scanner.push(body);
+    if (endOfStream && status === 'scanning') status = this.#scanner.end();
+    return status !== 'scanning';
+  }
+
+  /** Trailers ended the body, if one came at all. */
+  #endScan(): void {
+    if (this.#bodyBytes > 0) this.#scanner?.end();
+  }
+
+  /** Decides on what is known and answers the headers, then hands back the body that was held. */
+  #decideOnHeaders(phase: DecidedPhase): void {
+    const routed = this.#decide(phase);
+    if (routed === undefined) return;
+    const { writer } = this.#context;
+    // A body that would come for nothing is declined.
+    const override = this.#requestEnded || this.#state === 'holding' ? this.#overrideFor(this.#requestMode) : this.#overrideFor(BodySendMode.NONE);
+    this.#answered(phase);
+    this.#call.send(writer.routedHeaders(routed, override));
+    const held = this.#held;
+    this.#held = [];
+    held.forEach((piece, i) => {
+      if (this.#requestMode !== BodySendMode.FULL_DUPLEX_STREAMED) this.#call.send(writer.pass('request_body'));
+      else for (const answer of writer.echo('request_body', piece, this.#bodySaidEnd && i === held.length - 1)) this.#call.send(answer);
+    });
+  }
+
+  /** Answers the headers with the decision that they allow, and asks for the body. */
+  #answerProvisionally(askFor: number): void {
+    const { router, reader, writer } = this.#context;
+    const headers = this.#headers;
+    if (headers === undefined) return;
+    const override = this.#overrideFor(askFor);
+    const outcome = router.route(reader.toFacts(headers, this.#subset, undefined, undefined), { provisional: true });
+    if (outcome.kind === 'refuse') {
+      this.#call.send(writer.passHeaders(override));
+    } else {
+      this.#routed = outcome;
+      this.#call.send(writer.routedHeaders(outcome, override));
+    }
+  }
+
+  /** The final decision. Undefined: the request was refused, and that was said. */
+  #decide(phase: DecidedPhase): Routed | undefined {
+    const { router, reader, events } = this.#context;
+    const headers = this.#headers;
+    if (headers === undefined) throw new Error('decided before any headers');
+    clearTimeout(this.#deadline);
+    const status = this.#scanner?.status;
+    if (status === 'malformed' || status === 'truncated' || status === 'over-limit') events.bodyUnusable(status);
+    // A body cut at the limit or still coming is whole as far as it was read; a broken one tells nothing.
+    const body = status === 'malformed' || status === 'truncated' ? undefined : this.#scanner;
+    const bodyBytes = this.#bodyIsWhole && this.#bodyBytes > 0 ? this.#bodyBytes : undefined;
+    const outcome = router.route(reader.toFacts(headers, this.#subset, body, bodyBytes), { earlier: this.#routed });
+    this.#scanner = undefined;
+    if (outcome.kind === 'refuse') {
+      this.#routed = undefined;
+      this.#refuse(outcome, phase);
+      return undefined;
+    }
+    this.#routed = outcome;
+    if (this.#state !== 'holding') this.#answered(phase);
+    return outcome;
+  }
+
+  #refuse(refusal: Refusal, phase: DecidedPhase): void {
+    this.#answered(phase);
+    this.#state = 'refused';
+    this.#held = [];
+    this.#call.send(this.#context.writer.refuse(refusal));
+  }
+
+  /** A method, since the compiler would not expect a call in between to have changed the state. */
+  #isRefused(): boolean {
+    return this.#state === 'refused';
+  }
+
+  #answered(phase: DecidedPhase): void {
+    if (this.#state === 'decided') return;
+    this.#state = 'decided';
+    this.#context.events.answered(phase, this.#context.clock.nowMs() - this.#openedMs);
+  }
+
+  /**
+   * The processing mode to ask for, or undefined where the configured one will do. An override replaces both body modes
+   * whatever it holds, so the response's is repeated; of the header and trailer modes, DEFAULT leaves what is configured
+   * (`effectiveModeOverride` in Envoy's ext_proc.cc). Response headers alone would tell nothing, so they are declined.
+   */
+  #overrideFor(requestMode: number): ProcessingMode | undefined {
+    if (!this.#mayOverride) return undefined;
+    const wantsFirstToken = this.#responseMode === BodySendMode.NONE && this.#observesFirstToken();
+    this.#awaitsFirstToken = wantsFirstToken;
+    if (requestMode === this.#requestMode && !wantsFirstToken) return undefined;
+    const responseRest = this.#responseMode === BodySendMode.NONE ? HeaderSendMode.SKIP : HeaderSendMode.DEFAULT;
+    return {
+      request_header_mode: HeaderSendMode.DEFAULT,
+      request_body_mode: requestMode,
+      // Once decided, trailers tell nothing. Before that, they may be all that comes: as configured.
+      request_trailer_mode: requestMode === BodySendMode.NONE ? HeaderSendMode.SKIP : HeaderSendMode.DEFAULT,
+      response_header_mode: responseRest,
+      response_body_mode: wantsFirstToken ? BodySendMode.STREAMED : this.#responseMode,
+      response_trailer_mode: responseRest,
+    };
+  }
+
+  /** Whether the first token is wanted: by the pool chosen, or, while none is, by any. */
+  #observesFirstToken(): boolean {
+    if (this.#routed !== undefined) return this.#routed.pool.observeFirstToken;
+    return this.#context.router.table.routes.some(({ targets }) => targets.some(({ pool }) => pool.observeFirstToken));
+  }
+
+  // ---- response ----
+
+  #onResponseHeaders(message: HttpHeaders, request: ProcessingRequest): void {
+    const status = message.headers?.headers?.find(({ key }) => key === ':status');
+    this.#status = Number(status?.raw_value?.toString('latin1') ?? status?.value) || undefined;
+    this.#servedBy = readServedEndpoint(request.metadata_context);
+    // The body that was asked for did not come: Envoy allows no override.
+    if (this.#state === 'awaiting-body') this.#settleOnHeaders();
+    this.#call.send(this.#context.writer.pass('response_headers'));
+    if (message.end_of_stream === true) this.#onResponseEnd();
+  }
+
+  #onResponseBody({ body = noBytes, end_of_stream: endOfStream = false }: HttpBody): void {
+    const { router, writer } = this.#context;
+    if (body.length > 0 && !this.#firstTokenSeen && this.#routed?.pool.observeFirstToken === true) {
+      this.#firstTokenSeen = true;
+      router.firstToken(this.#routed.lease);
+    }
+    if (this.#responseMode === BodySendMode.FULL_DUPLEX_STREAMED) {
+      if (this.#responseEnded) return;
+      for (const answer of writer.echo('response_body', body, endOfStream)) this.#call.send(answer);
+    } else {
+      this.#call.send(writer.pass('response_body'));
+    }
+    if (this.#awaitsFirstToken) {
+      // The chunk came because we asked for it. One is enough: ending with OK is safe here, and Envoy forwards the rest.
+      if (body.length > 0 || endOfStream) this.#letGo();
+      return;
+    }
+    if (endOfStream) this.#onResponseEnd();
+  }
+
+  #letGo(): void {
+    this.#ending = 'let-go';
+    this.#close();
+    this.#call.end();
+  }
+
+  /** The response is complete: where response phases come, they are the sign of the end. */
+  #onResponseEnd(): void {
+    if (this.#responseEnded) return;
+    this.#responseEnded = true;
+    this.#complete({ ending: 'finished', signal: 'response-phases', status: this.#status, servedBy: this.#servedBy });
+  }
+
+  #complete(completion: Completion): void {
+    const routed = this.#routed;
+    this.#routed = undefined;
+    if (routed !== undefined) this.#context.router.observe(routed.lease, completion);
+  }
+
+  // ---- endings ----
+
+  #fail(ending: 'protocol-error' | 'internal-error', message: string): void {
+    this.#ending = ending;
+    this.#catching(() => this.#complete({ ending: 'stream-error', signal: 'ext-proc' }));
+    this.#catching(() => this.#close());
+    this.#call.fail(ending === 'protocol-error' ? 'invalid-argument' : 'internal', message);
+  }
+
+  /** A bug of ours: the request is refused if it still can be, and only this stream ends. */
+  #failInternally(error: unknown): void {
+    const { events, writer } = this.#context;
+    events.failed(error);
+    if (this.#state !== 'decided' && this.#state !== 'refused') this.#catching(() => this.#call.send(writer.refuse(toRefusal('internal_error'))));
+    this.#fail('internal-error', 'internal error');
+  }
+
+  /** For the last steps of a stream: a second bug must not keep them from being taken. */
+  #catching(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      this.#context.events.failed(error);
+    }
+  }
+
+  #close(): void {
+    this.#closed = true;
+    clearTimeout(this.#deadline);
+    this.#held = [];
+    this.#scanner = undefined;
+    if (this.#ending === 'cancelled') {
+      // A body or response that was sure to come did not: the client went away.
+      this.#complete({ ending: 'client-abort', signal: 'ext-proc', status: this.#status, servedBy: this.#servedBy });
+    } else if (this.#routed !== undefined) {
+      // The exchange is over, the request is not: its end comes by access log. A provisional decision stands.
+      if (this.#state === 'awaiting-body') this.#answered('headers');
+      this.#context.router.confirm(this.#routed.lease);
+    }
+    this.#context.events.streamClosed(this.#ending);
+  }
+}
+
+const noBytes = Buffer.alloc(0);

@@ -1,0 +1,26 @@
+import { describe, expect, it } from 'vitest';
+import { hashName } from '../core/hash.ts';
+import { type EndpointDefinition, FleetEndpoint } from './endpoint.ts';
+
+const define = (address: string): EndpointDefinition => ({ address, weight: 2, labels: { gpu: 'h100' }, requestsMax: 4 });
+
+describe('FleetEndpoint', () => {
+  it('is what was defined, ready and idle', () => {
+    const { requests, promptTokens, promptTokensWaiting, ...endpoint } = new FleetEndpoint(define('10.0.0.1:80'));
+    expect(endpoint).toMatchObject({ ...define('10.0.0.1:80'), hash: hashName('10.0.0.1:80'), state: 'ready' });
+    expect([requests, promptTokens, promptTokensWaiting]).toEqual([0, 0, 0]);
+  });
+
+  it('carries the sum of own and foreign load', () => {
+    const endpoint = new FleetEndpoint(define('10.0.0.1:80'));
+    Object.assign(endpoint.own, { requests: 1, promptTokens: 10, promptTokensWaiting: 5 });
+    Object.assign(endpoint.foreign, { requests: 2, promptTokens: 300, promptTokensWaiting: 200 });
+    expect([endpoint.requests, endpoint.promptTokens, endpoint.promptTokensWaiting]).toEqual([3, 310, 205]);
+  });
+
+  it('shares no load with any other', () => {
+    const [one, other] = [new FleetEndpoint(define('10.0.0.1:80')), new FleetEndpoint(define('10.0.0.2:80'))];
+    one.own.requests += 1;
+    expect(other.requests).toBe(0);
+  });
+});

@@ -1,0 +1,126 @@
+import type { FleetEndpoint, Load } from './endpoint.ts';
+
+/** A pool's endpoints, as far as load is told of them. */
+export interface EndpointIndex {
+  readonly endpoints: readonly FleetEndpoint[];
+  endpoint(address: string): FleetEndpoint | undefined;
+}
+
+type MutableLoad = { -readonly [K in keyof Load]: Load[K] };
+
+/** Own requests added to an endpoint since the process started; only differences mean anything. */
+interface Added {
+  readonly requests: number;
+  readonly promptTokens: number;
+}
+
+/** What one other router said of one endpoint, and how far our own additions had come when it last said it. */
+interface Told {
+  readonly load: MutableLoad;
+  addedThen: Added;
+}
+
+/**
+ * The load that the other routers of one pool told. Each router's word is kept apart, so that a router that is gone takes
+ * exactly its own with it: no shared counter exists, and nothing can be stranded.
+ *
+ * Between snapshots, a router that does not push its events is believed to add what we add ourselves: without that, all
+ * routers send to the same idle endpoint until the next snapshot.
+ */
+export class ForeignLoad {
+  readonly #pool: EndpointIndex;
+  readonly #routers = new Map<string, { readonly told: Map<string, Told>; pushes: boolean }>();
+
+  constructor(pool: EndpointIndex) {
+    this.#pool = pool;
+  }
+
+  /** Replaces all that a router told. Endpoints it leaves out carry nothing of its; endpoints unknown here are ignored. */
+  applySnapshot(router: string, loads: ReadonlyMap<string, Load>, pushes: boolean): void {
+    const known = this.#router(router);
+    if (known.pushes !== pushes) this.#guess(known.told, pushes ? -1 : 1);
+    known.pushes = pushes;
+    for (const { address } of this.#pool.endpoints) {
+      const load = loads.get(address);
+      const told = known.told.get(address);
+      // Nothing was and nothing is; a router that does not push still marks the time for the guess.
+      if (load === undefined && told === undefined && pushes) continue;
+      this.#replace(known.told, address, load ?? nothing, pushes);
+    }
+  }
+
+  /** Takes one event of a router into what it told; its load never falls below nothing, whatever was lost on the way. */
+  applyEvent(router: string, address: string, change: Load): void {
+    const endpoint = this.#pool.endpoint(address);
+    if (endpoint === undefined) return;
+    const known = this.#router(router);
+    const told = known.told.get(address) ?? this.#begin(known.told, address, known.pushes);
+    if (told === undefined) return;
+    const before = { ...told.load };
+    told.load.requests = Math.max(0, before.requests + change.requests);
+    told.load.promptTokens = Math.max(0, before.promptTokens + change.promptTokens);
+    told.load.promptTokensWaiting = Math.max(0, before.promptTokensWaiting + change.promptTokensWaiting);
+    addTo(endpoint.foreign, told.load, before);
+  }
+
+  /** A router is gone, and all that it told with it. */
+  forget(router: string): void {
+    const known = this.#routers.get(router);
+    if (known === undefined) return;
+    if (!known.pushes) this.#guess(known.told, -1);
+    for (const [address, { load }] of known.told) {
+      const endpoint = this.#pool.endpoint(address);
+      if (endpoint !== undefined) addTo(endpoint.foreign, nothing, load);
+    }
+    this.#routers.delete(router);
+  }
+
+  /** Requests in flight that a router told, over all endpoints. */
+  requestsOf(router: string): number {
+    let requests = 0;
+    for (const { load } of this.#routers.get(router)?.told.values() ?? []) requests += load.requests;
+    return requests;
+  }
+
+  #router(router: string): { readonly told: Map<string, Told>; pushes: boolean } {
+    let known = this.#routers.get(router);
+    if (known === undefined) {
+      known = { told: new Map(), pushes: true };
+      this.#routers.set(router, known);
+    }
+    return known;
+  }
+
+  #begin(told: Map<string, Told>, address: string, pushes: boolean): Told | undefined {
+    const endpoint = this.#pool.endpoint(address);
+    if (endpoint === undefined) return undefined;
+    const made: Told = { load: { ...nothing }, addedThen: { ...endpoint.added } };
+    told.set(address, made);
+    if (!pushes) endpoint.guessFor(1, made.addedThen);
+    return made;
+  }
+
+  #replace(told: Map<string, Told>, address: string, load: Load, pushes: boolean): void {
+    const endpoint = this.#pool.endpoint(address);
+    const entry = told.get(address) ?? this.#begin(told, address, pushes);
+    if (endpoint === undefined || entry === undefined) return;
+    addTo(endpoint.foreign, load, entry.load);
+    Object.assign(entry.load, load);
+    if (!pushes) endpoint.guessFor(-1, entry.addedThen);
+    entry.addedThen = { ...endpoint.added };
+    if (!pushes) endpoint.guessFor(1, entry.addedThen);
+  }
+
+  /** Enters or withdraws a router's part in the guess on all endpoints it spoke of. */
+  #guess(told: ReadonlyMap<string, Told>, sign: 1 | -1): void {
+    for (const [address, { addedThen }] of told) this.#pool.endpoint(address)?.guessFor(sign, addedThen);
+  }
+}
+
+const nothing: Load = { requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
+
+function addTo(sum: MutableLoad, now: Load, before: Load): void {
+  sum.requests += now.requests - before.requests;
+  sum.promptTokens += now.promptTokens - before.promptTokens;
+  sum.promptTokensWaiting += now.promptTokensWaiting - before.promptTokensWaiting;
+}

@@ -1,0 +1,237 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Routed } from '../router/routed.ts';
+import { combineEvents, createEventLog, type EventLog, type TelemetryEvents } from './event-log.ts';
+import { createLogger } from './logger.ts';
+
+interface Line {
+  readonly level: string;
+  readonly event: string;
+  readonly msg: string;
+  readonly count?: number;
+  readonly [field: string]: unknown;
+}
+
+let lines: Line[];
+let log: EventLog;
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  lines = [];
+  log = createEventLog(createLogger({ level: 'info', destination: { write: (line) => lines.push(JSON.parse(line) as Line) } }));
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const expired = { ending: 'expired', signal: 'timer' } as const;
+const finished = { ending: 'finished', signal: 'access-log', status: 200 } as const;
+
+describe('createEventLog', () => {
+  it('tells loudly that no end is ever reported, and how to cure it', () => {
+    log.noCompletionSignal(50);
+    expect(lines).toHaveLength(1);
+    expect(lines[0]).toMatchObject({ level: 'error', event: 'no_completion_signal', requests: 50, accessLogRecords: 0 });
+    expect(lines[0]?.msg).toContain('envoy.access_loggers.http_grpc');
+    expect(lines[0]?.msg).toContain('response phases');
+  });
+
+  it('names the other cause where records come without leases', () => {
+    log.accessLogRecords(60, 60);
+    log.noCompletionSignal(50);
+    expect(lines[0]).toMatchObject({ level: 'error', event: 'no_completion_signal', accessLogRecords: 60 });
+    expect(lines[0]?.msg).toContain('receiving_namespaces');
+  });
+
+  it('does not blame the namespace when some records named a lease', () => {
+    log.accessLogRecords(60, 59);
+    log.noCompletionSignal(50);
+    expect(lines[0]?.msg).not.toContain('receiving_namespaces');
+  });
+
+  it('warns of foreign leases at once, then sums up every 30 s, then is quiet', () => {
+    log.foreignReport('b', false);
+    expect(lines).toMatchObject([{ level: 'warn', event: 'foreign_lease', count: 1, owner: 'b' }]);
+    expect(lines[0]?.msg).toMatch(/several routers sit behind one Envoy cluster.*shared state/);
+    for (let i = 0; i < 1_000; i += 1) log.foreignReport(`c${i}`, false);
+    vi.advanceTimersByTime(29_999);
+    expect(lines).toHaveLength(1);
+    vi.advanceTimersByTime(1);
+    expect(lines.slice(1)).toMatchObject([{ event: 'foreign_lease', count: 1_000, owner: 'c999' }]);
+    log.foreignReport('d', false);
+    expect(lines).toHaveLength(2);
+    vi.advanceTimersByTime(30_000);
+    expect(lines.slice(2)).toMatchObject([{ count: 1, owner: 'd' }]);
+    vi.advanceTimersByTime(300_000);
+    expect(lines).toHaveLength(3);
+    expect(vi.getTimerCount()).toBe(0);
+    log.foreignReport('e', false);
+    expect(lines).toHaveLength(4);
+  });
+
+  it('is silent about foreign reports that were handed on', () => {
+    log.foreignReport('b', true);
+    expect(lines).toEqual([]);
+  });
+
+  it.each(['', 'a b', 'x'.repeat(65), 'evil\n{"level":"fatal"}'])('does not repeat an owner that no router can have: %j', (owner) => {
+    log.foreignReport(owner, false);
+    expect(lines).toMatchObject([{ owner: '?' }]);
+  });
+
+  it('warns of expired leases in the same way, and of no other ending', () => {
+    log.released('chat', '10.0.0.1:80', finished, 5);
+    expect(lines).toEqual([]);
+    for (let i = 0; i < 10; i += 1) log.released('chat', '10.0.0.1:80', expired, 30_000);
+    expect(lines).toMatchObject([{ level: 'warn', event: 'lease_expired', count: 1, pool: 'chat', endpoint: '10.0.0.1:80' }]);
+    vi.advanceTimersByTime(30_000);
+    expect(lines.slice(1)).toMatchObject([{ event: 'lease_expired', count: 9 }]);
+  });
+
+  it('logs internal errors with their frames, at most once per period, and never what a parser quotes', () => {
+    for (let i = 0; i < 5; i += 1) log.failed(new SyntaxError('Unexpected token, "my prompt" is not valid JSON'));
+    log.failed(new RangeError('latest'));
+    expect(lines).toMatchObject([{ level: 'error', event: 'internal_error', count: 1, err: { type: 'SyntaxError' } }]);
+    expect(JSON.stringify(lines)).not.toContain('my prompt');
+    vi.advanceTimersByTime(30_000);
+    expect(lines.slice(1)).toMatchObject([{ event: 'internal_error', count: 5, err: { type: 'RangeError', message: 'latest' } }]);
+  });
+
+  it('survives whatever is thrown', () => {
+    log.failed('a prompt');
+    expect(lines).toMatchObject([{ event: 'internal_error', err: { type: 'string' } }]);
+    expect(JSON.stringify(lines)).not.toContain('a prompt');
+  });
+
+  it.each([
+    [false, 'warn'],
+    [true, 'error'],
+  ])('logs trouble with the exchange, with its cause; permanent: %s', (permanent, level) => {
+    log.exchangeTrouble({ code: 'unreachable', message: 'Nobody answers at 127.0.0.1:6379.', permanent });
+    expect(lines).toMatchObject([{ level, event: 'exchange_trouble', code: 'unreachable', permanent, cause: 'Nobody answers at 127.0.0.1:6379.' }]);
+  });
+
+  it('logs an exchange that comes and goes once per period each way', () => {
+    for (let i = 0; i < 20; i += 1) {
+      log.exchangeTrouble({ code: 'unreachable', message: 'Nobody answers.', permanent: false });
+      log.exchangeRecovered();
+      log.exchangeDropped();
+      log.pushingChanged(i % 2 === 1);
+    }
+    expect(lines.map(({ event }) => event)).toEqual(['exchange_trouble', 'exchange_recovered', 'exchange_dropped', 'exchange_not_pushing']);
+    vi.advanceTimersByTime(30_000);
+    expect(lines.slice(4)).toMatchObject([
+      { level: 'warn', event: 'exchange_trouble', count: 19 },
+      { level: 'info', event: 'exchange_recovered', count: 19 },
+      { level: 'warn', event: 'exchange_dropped', count: 19 },
+      { level: 'info', event: 'exchange_pushing', count: 19 },
+    ]);
+  });
+
+  it('one matter does not use up the line of another', () => {
+    log.foreignReport('b', false);
+    log.released('chat', 'a', expired, 1);
+    log.failed(new Error('x'));
+    expect(lines.map(({ event }) => event)).toEqual(['foreign_lease', 'lease_expired', 'internal_error']);
+  });
+
+  it('tells what is pending on flush, once', () => {
+    log.foreignReport('b', false);
+    log.foreignReport('b', false);
+    log.flush();
+    expect(lines).toMatchObject([{ count: 1 }, { count: 1 }]);
+    log.flush();
+    vi.advanceTimersByTime(60_000);
+    expect(lines).toHaveLength(2);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+/** Every event with arguments to tell it by. */
+const calls: { readonly [K in keyof TelemetryEvents]: Parameters<TelemetryEvents[K]> } = {
+  decided: [{ lease: 'a.1' } as Routed],
+  refused: ['overloaded'],
+  firstToken: ['chat', '10.0.0.1:80', 12],
+  released: ['chat', '10.0.0.1:80', finished, 34],
+  foreignReport: ['b', false],
+  unknownLease: [],
+  noCompletionSignal: [50],
+  streamOpened: [],
+  streamClosed: ['completed'],
+  message: ['request_headers'],
+  answered: ['headers', 0.4],
+  bodyUnusable: ['malformed'],
+  failed: [new Error('x')],
+  accessLogRecords: [3, 1],
+  exchangeTrouble: [{ code: 'unreachable', message: 'Nobody answers.', permanent: false }],
+  exchangeRecovered: [],
+  exchangeDropped: [],
+  pushingChanged: [false],
+};
+const names = Object.keys(calls) as (keyof TelemetryEvents)[];
+
+/** A listener that notes every call, and throws afterwards if told to. */
+function recorder(error?: Error): { events: TelemetryEvents; heard: [string, ...unknown[]][] } {
+  const heard: [string, ...unknown[]][] = [];
+  const events = Object.fromEntries(
+    names.map((name) => [
+      name,
+      (...args: unknown[]) => {
+        heard.push([name, ...args]);
+        if (error !== undefined) throw error;
+      },
+    ]),
+  ) as unknown as TelemetryEvents;
+  return { events, heard };
+}
+
+const fire = (events: TelemetryEvents, name: keyof TelemetryEvents): void => {
+  (events[name] as (...args: unknown[]) => void)(...calls[name]);
+};
+
+describe('combineEvents', () => {
+  it.each(names)('%s reaches every listener with its arguments', (name) => {
+    const a = recorder();
+    const b = recorder();
+    fire(combineEvents(a.events, b.events), name);
+    expect(a.heard).toEqual([[name, ...calls[name]]]);
+    expect(b.heard).toEqual(a.heard);
+  });
+
+  it.each(names)('a listener that throws on %s stops neither the others nor the caller', (name) => {
+    const bug = new Error('bug');
+    const before = recorder();
+    const broken = recorder(bug);
+    const after = recorder();
+    const events = combineEvents(before.events, broken.events, after.events);
+    expect(() => {
+      fire(events, name);
+    }).not.toThrow();
+    expect(before.heard).toEqual([
+      [name, ...calls[name]],
+      ['failed', bug],
+    ]);
+    expect(after.heard).toContainEqual([name, ...calls[name]]);
+    expect(after.heard).toContainEqual(['failed', bug]);
+    expect(broken.heard).toEqual([[name, ...calls[name]]]);
+  });
+
+  it('does not run in circles when every listener throws', () => {
+    const a = recorder(new Error('a'));
+    const b = recorder(new Error('b'));
+    const events = combineEvents(a.events, b.events);
+    for (const name of names) fire(events, name);
+    expect(a.heard.length + b.heard.length).toBe(4 * names.length);
+  });
+
+  it('takes listeners that care for some events only', () => {
+    const part = recorder();
+    const events = combineEvents({}, { refused: (code) => part.events.refused(code) });
+    for (const name of names) fire(events, name);
+    expect(part.heard).toEqual([['refused', 'overloaded']]);
+  });
+
+  it('without listeners, hears nothing', () => {
+    const events = combineEvents();
+    for (const name of names) fire(events, name);
+  });
+});

@@ -1,0 +1,145 @@
+import type { ExchangeEvents, ExchangeTrouble, RouterEvents } from '../router/ports.ts';
+import type { StreamEvents } from '../router/stream-events.ts';
+import type { Logger } from './logger.ts';
+import { RateLimited } from './rate-limited.ts';
+
+/** Everything that happens in a router, as one listener. */
+export type TelemetryEvents = RouterEvents & StreamEvents & ExchangeEvents;
+
+/** Listens to what happens and logs what an operator must see. */
+export interface EventLog extends TelemetryEvents {
+  /** Logs what is pending; to be called on shutdown. */
+  flush(): void;
+}
+
+/** Least time between two lines on the same matter, in ms. */
+const periodMs = 30_000;
+
+const noSignal =
+  'No request was ever reported as ended, so the load that decisions are based on is guessed. Cure: have Envoy report to this router, ' +
+  'by an access log of type envoy.access_loggers.http_grpc whose grpc_service is the cluster of this router, ' +
+  'or by sending it the response phases (response headers and body).';
+const noLease =
+  'Access-log records arrive, but none names a lease, so the load that decisions are based on is guessed. Cure: list the metadata namespace ' +
+  '"fairlead" in metadata_options.receiving_namespaces.untyped of the ext_proc filter.';
+const foreignLease =
+  'Completion reports name requests of another router, and there is no way to hand them on; that router counts these requests until they expire. ' +
+  'Either it was restarted, or several routers sit behind one Envoy cluster while each keeps its state in memory. Cure for the latter: configure shared state.';
+const leaseExpired =
+  'Requests were counted as running until they expired: nothing reported their end. Envoy drops access-log records when the log stream breaks; ' +
+  'if this goes on, see whether its access log still reaches this router.';
+const exchangeTrouble = 'What carries state between routers cannot be used as it should. Requests go on, on what is known of the other routers until it ages out.';
+const exchangeRecovered = 'State goes between routers again.';
+const exchangeDropped = 'Messages to other routers were not sent, or nobody knows whether they arrived. The next snapshots repair what they said of load.';
+const pushingStopped = 'More happens than may be pushed to other routers as it happens: they hear of it by snapshots alone.';
+const pushingResumed = 'What happens is pushed to other routers as it happens again.';
+const internalError = 'An internal error ended a stream or a listener; the request was refused if it still could be. This is a bug: please report it.';
+
+/** Logs loudly what makes decisions worse or points at a bug, each matter at most once per period. Ordinary events are for the metrics. */
+export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>): EventLog {
+  let records = 0;
+  let recordsWithLease = 0;
+  const foreign = new RateLimited<string>(periodMs, (count, owner) => {
+    logger.warn({ event: 'foreign_lease', count, owner }, foreignLease);
+  });
+  const expired = new RateLimited<{ pool: string; address: string }>(periodMs, (count, { pool, address }) => {
+    logger.warn({ event: 'lease_expired', count, pool, endpoint: address }, leaseExpired);
+  });
+  const failures = new RateLimited<unknown>(periodMs, (count, error) => {
+    logger.error({ event: 'internal_error', count, err: error }, internalError);
+  });
+  const troubles = new RateLimited<ExchangeTrouble>(periodMs, (count, { code, message, permanent }) => {
+    logger[permanent ? 'error' : 'warn']({ event: 'exchange_trouble', count, code, permanent, cause: message }, exchangeTrouble);
+  });
+  const recoveries = new RateLimited<undefined>(periodMs, (count) => {
+    logger.info({ event: 'exchange_recovered', count }, exchangeRecovered);
+  });
+  const dropped = new RateLimited<undefined>(periodMs, (count) => {
+    logger.warn({ event: 'exchange_dropped', count }, exchangeDropped);
+  });
+  const pushing = new RateLimited<boolean>(periodMs, (count, isPushing) => {
+    if (isPushing) logger.info({ event: 'exchange_pushing', count }, pushingResumed);
+    else logger.warn({ event: 'exchange_not_pushing', count }, pushingStopped);
+  });
+  const nothing = (): void => {};
+  return {
+    decided: nothing,
+    refused: nothing,
+    firstToken: nothing,
+    released: (pool, address, { ending }) => {
+      if (ending === 'expired') expired.note({ pool, address });
+    },
+    foreignReport: (owner, forwarded) => {
+      // The owner was read from an access-log record: no more of it is believed than a router's id can be.
+      if (!forwarded) foreign.note(/^[\w-]{1,64}$/.test(owner) ? owner : '?');
+    },
+    unknownLease: nothing,
+    noCompletionSignal: (requests) => {
+      const fields = { event: 'no_completion_signal', requests, accessLogRecords: records };
+      logger.error(fields, records > 0 && recordsWithLease === 0 ? noLease : noSignal);
+    },
+    streamOpened: nothing,
+    streamClosed: nothing,
+    message: nothing,
+    answered: nothing,
+    bodyUnusable: nothing,
+    failed: (error) => failures.note(error),
+    accessLogRecords: (count, withoutLease) => {
+      records += count;
+      recordsWithLease += count - withoutLease;
+    },
+    exchangeTrouble: (trouble) => troubles.note(trouble),
+    exchangeRecovered: () => recoveries.note(undefined),
+    exchangeDropped: () => dropped.note(undefined),
+    pushingChanged: (isPushing) => pushing.note(isPushing),
+    flush: () => {
+      for (const limited of [foreign, expired, failures, troubles, recoveries, dropped, pushing]) limited.flush();
+    },
+  };
+}
+
+/**
+ * One listener that tells all the given ones, in their order. What one throws reaches neither the caller nor keeps the
+ * others from hearing; the others are told of it by `failed`.
+ */
+export function combineEvents(...listeners: readonly Partial<TelemetryEvents>[]): TelemetryEvents {
+  const tell = (call: (listener: Partial<TelemetryEvents>) => void): void => {
+    for (const listener of listeners) {
+      try {
+        call(listener);
+      } catch (error) {
+        tellOthers(listener, error);
+      }
+    }
+  };
+  const tellOthers = (broken: Partial<TelemetryEvents>, error: unknown): void => {
+    for (const listener of listeners) {
+      if (listener === broken) continue;
+      try {
+        listener.failed?.(error);
+      } catch {
+        // Nobody is left to hear of it, and the request matters more.
+      }
+    }
+  };
+  return {
+    decided: (routed) => tell((listener) => listener.decided?.(routed)),
+    refused: (code) => tell((listener) => listener.refused?.(code)),
+    firstToken: (pool, address, sinceDispatchMs) => tell((listener) => listener.firstToken?.(pool, address, sinceDispatchMs)),
+    released: (pool, address, completion, durationMs) => tell((listener) => listener.released?.(pool, address, completion, durationMs)),
+    foreignReport: (owner, forwarded) => tell((listener) => listener.foreignReport?.(owner, forwarded)),
+    unknownLease: () => tell((listener) => listener.unknownLease?.()),
+    noCompletionSignal: (requests) => tell((listener) => listener.noCompletionSignal?.(requests)),
+    streamOpened: () => tell((listener) => listener.streamOpened?.()),
+    streamClosed: (ending) => tell((listener) => listener.streamClosed?.(ending)),
+    message: (phase) => tell((listener) => listener.message?.(phase)),
+    answered: (phase, sinceHeadersMs) => tell((listener) => listener.answered?.(phase, sinceHeadersMs)),
+    bodyUnusable: (cause) => tell((listener) => listener.bodyUnusable?.(cause)),
+    failed: (error) => tell((listener) => listener.failed?.(error)),
+    accessLogRecords: (count, withoutLease) => tell((listener) => listener.accessLogRecords?.(count, withoutLease)),
+    exchangeTrouble: (trouble) => tell((listener) => listener.exchangeTrouble?.(trouble)),
+    exchangeRecovered: () => tell((listener) => listener.exchangeRecovered?.()),
+    exchangeDropped: () => tell((listener) => listener.exchangeDropped?.()),
+    pushingChanged: (pushing) => tell((listener) => listener.pushingChanged?.(pushing)),
+  };
+}

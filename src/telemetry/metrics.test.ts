@@ -1,0 +1,292 @@
+import { register as globalRegistry } from 'prom-client';
+import { describe, expect, it } from 'vitest';
+import type { Policy } from '../core/policy.ts';
+import { FleetView } from '../fleet/fleet-view.ts';
+import type { Routed } from '../router/routed.ts';
+import type { RoutedPool, RoutingTable } from '../router/routing-table.ts';
+import { createMetrics, type Metrics, type MetricsOptions } from './metrics.ts';
+import { Observations, Series } from './tallies.ts';
+
+const first = '10.0.0.1:80';
+const second = '10.0.0.2:80';
+
+function createFleet(): FleetView {
+  return new FleetView([{ name: 'chat', endpoints: [first, second].map((address) => ({ address, weight: 1, labels: {}, requestsMax: undefined })) }]);
+}
+
+const pool: RoutedPool = { name: 'chat', cluster: 'chat-cluster', policy: { name: 'session-affinity' } as Policy, observeFirstToken: true };
+const table: RoutingTable = {
+  routes: [{ name: '* *', matchesModel: undefined, matchesPath: undefined, targets: [{ pool, weight: 1 }], needs: new Set() }],
+  needs: new Set(),
+};
+
+function create(options: Partial<MetricsOptions> = {}): Metrics & { lines: () => Promise<string[]>; value: (series: string) => Promise<number | undefined> } {
+  const metrics = createMetrics({ fleet: createFleet(), table, version: '1.2.3', processMetrics: false, ...options });
+  const lines = async (): Promise<string[]> => (await metrics.registry.metrics()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  const value = async (series: string): Promise<number | undefined> => {
+    const line = (await lines()).find((text) => text.startsWith(`${series} `));
+    return line === undefined ? undefined : Number(line.slice(series.length + 1));
+  };
+  return { ...metrics, lines, value };
+}
+
+function routedTo(address: string, { name = 'chat', reason = 'affinity-home', filter = 'ready', why = 'draining' } = {}): Routed {
+  return {
+    kind: 'route',
+    lease: 'a.1',
+    pool: { ...pool, name },
+    addresses: [address],
+    decision: {
+      kind: 'route',
+      addresses: [address],
+      reason,
+      home: undefined,
+      trace: { policy: 'p', candidates: [address], rejections: [{ address: second, filter, reason: why }], scores: [] },
+    },
+    promptTokens: 100,
+    decisionMs: 0.02,
+    chance: { draw: 0, sequences: new Map() },
+  };
+}
+
+const at = `pool="chat",endpoint="${first}"`;
+
+describe('createMetrics', () => {
+  it('counts decisions, their time, prompt tokens and rejections', async () => {
+    const metrics = create();
+    metrics.decided(routedTo(first));
+    metrics.decided(routedTo(first));
+    metrics.decided(routedTo(second, { reason: 'affinity-diverted' }));
+    expect(await metrics.value(`fairlead_decisions_total{${at},reason="affinity-home"}`)).toBe(2);
+    expect(await metrics.value(`fairlead_decisions_total{pool="chat",endpoint="${second}",reason="affinity-diverted"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_prompt_tokens_total{${at}}`)).toBe(200);
+    expect(await metrics.value('fairlead_endpoint_rejections_total{pool="chat",filter="ready",reason="draining"}')).toBe(3);
+    expect(await metrics.value('fairlead_decision_duration_seconds_bucket{pool="chat",le="0.00001"}')).toBe(0);
+    expect(await metrics.value('fairlead_decision_duration_seconds_bucket{pool="chat",le="0.000025"}')).toBe(3);
+    expect(await metrics.value('fairlead_decision_duration_seconds_count{pool="chat"}')).toBe(3);
+    expect(await metrics.value('fairlead_decision_duration_seconds_sum{pool="chat"}')).toBeCloseTo(6e-5, 12);
+  });
+
+  it('counts releases by ending and signal, statuses by class, and who really answered', async () => {
+    const metrics = create();
+    metrics.released('chat', first, { ending: 'finished', signal: 'access-log', status: 200, firstByteMs: 40, servedBy: first }, 2_500);
+    metrics.released('chat', first, { ending: 'finished', signal: 'access-log', status: 204, servedBy: second }, 900);
+    metrics.released('chat', first, { ending: 'upstream-failure', signal: 'access-log', status: 503 }, 10);
+    metrics.released('chat', first, { ending: 'client-abort', signal: 'ext-proc', status: 0 }, 10);
+    metrics.released('chat', first, { ending: 'expired', signal: 'timer' }, 1_800_000);
+    expect(await metrics.value(`fairlead_requests_released_total{${at},ending="finished",signal="access-log"}`)).toBe(2);
+    expect(await metrics.value(`fairlead_requests_released_total{${at},ending="upstream-failure",signal="access-log"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_requests_released_total{${at},ending="expired",signal="timer"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_responses_total{${at},status_class="2xx"}`)).toBe(2);
+    expect(await metrics.value(`fairlead_responses_total{${at},status_class="5xx"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_responses_total{${at},status_class="other"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_served_elsewhere_total{${at}}`)).toBe(1);
+    expect(await metrics.value(`fairlead_upstream_first_byte_seconds_bucket{${at},le="0.05"}`)).toBe(1);
+    // What expired was never observed to take any time.
+    expect(await metrics.value(`fairlead_request_duration_seconds_count{${at}}`)).toBe(4);
+    expect(await metrics.value(`fairlead_request_duration_seconds_bucket{${at},le="1"}`)).toBe(3);
+    expect(await metrics.value(`fairlead_request_duration_seconds_bucket{${at},le="5"}`)).toBe(4);
+    expect(await metrics.value(`fairlead_request_duration_seconds_sum{${at}}`)).toBeCloseTo(3.42, 9);
+  });
+
+  it('measures the first token and the answer, in buckets that fit', async () => {
+    const metrics = create();
+    metrics.firstToken('chat', first, 120);
+    metrics.firstToken('chat', first, 61_000);
+    metrics.answered('headers', 0.06);
+    metrics.answered('body', 3);
+    expect(await metrics.value(`fairlead_time_to_first_token_seconds_bucket{${at},le="0.1"}`)).toBe(0);
+    expect(await metrics.value(`fairlead_time_to_first_token_seconds_bucket{${at},le="0.2"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_time_to_first_token_seconds_bucket{${at},le="60"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_time_to_first_token_seconds_bucket{${at},le="+Inf"}`)).toBe(2);
+    expect(await metrics.value('fairlead_answer_latency_seconds_bucket{phase="headers",le="0.00005"}')).toBe(0);
+    expect(await metrics.value('fairlead_answer_latency_seconds_bucket{phase="headers",le="0.0001"}')).toBe(1);
+    expect(await metrics.value('fairlead_answer_latency_seconds_bucket{phase="body",le="0.005"}')).toBe(1);
+  });
+
+  it('counts what happens on streams', async () => {
+    const metrics = create();
+    metrics.streamOpened();
+    metrics.streamOpened();
+    metrics.streamOpened();
+    metrics.streamClosed('let-go');
+    metrics.message('request_headers');
+    metrics.message('unknown');
+    metrics.refused('overloaded');
+    metrics.bodyUnusable('compressed');
+    metrics.failed(new Error('x'));
+    metrics.accessLogRecords(5, 2);
+    metrics.unknownLease();
+    metrics.foreignReport('b', true);
+    metrics.foreignReport('b', false);
+    metrics.foreignReport('c', false);
+    const expected = {
+      fairlead_streams_opened_total: 3,
+      fairlead_streams_open: 2,
+      'fairlead_streams_closed_total{ending="let-go"}': 1,
+      'fairlead_stream_messages_total{phase="request_headers"}': 1,
+      'fairlead_stream_messages_total{phase="other"}': 1,
+      'fairlead_refusals_total{code="overloaded"}': 1,
+      'fairlead_bodies_unusable_total{cause="compressed"}': 1,
+      fairlead_internal_errors_total: 1,
+      fairlead_access_log_records_total: 5,
+      fairlead_access_log_records_without_lease_total: 2,
+      fairlead_unknown_leases_total: 1,
+      'fairlead_foreign_reports_total{outcome="forwarded"}': 1,
+      'fairlead_foreign_reports_total{outcome="lost"}': 2,
+    };
+    for (const [series, count] of Object.entries(expected)) expect([series, await metrics.value(series)]).toEqual([series, count]);
+  });
+
+  it('shows what can happen at 0 before it happens', async () => {
+    const metrics = create();
+    expect(await metrics.value('fairlead_refusals_total{code="overloaded"}')).toBe(0);
+    expect(await metrics.value('fairlead_foreign_reports_total{outcome="lost"}')).toBe(0);
+    expect(await metrics.value('fairlead_streams_closed_total{ending="internal-error"}')).toBe(0);
+    expect(await metrics.value('fairlead_internal_errors_total')).toBe(0);
+  });
+
+  it('reads load and state off the fleet when it is scraped', async () => {
+    const fleet = createFleet();
+    const metrics = create({ fleet });
+    expect(await metrics.value(`fairlead_requests_in_flight{${at}}`)).toBe(0);
+    const endpoint = fleet.pool('chat')!.endpoint(first)!;
+    Object.assign(endpoint.own, { requests: 2, promptTokens: 30, promptTokensWaiting: 10 });
+    Object.assign(endpoint.foreign, { requests: 5, promptTokens: 70, promptTokensWaiting: 0 });
+    endpoint.state = 'ejected';
+    expect(await metrics.value(`fairlead_requests_in_flight{${at}}`)).toBe(2);
+    expect(await metrics.value(`fairlead_prompt_tokens_in_flight{${at}}`)).toBe(30);
+    expect(await metrics.value(`fairlead_prompt_tokens_waiting{${at}}`)).toBe(10);
+    expect(await metrics.value(`fairlead_fleet_requests_in_flight{${at}}`)).toBe(7);
+    expect(await metrics.value(`fairlead_endpoint_state{${at},state="ejected"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_endpoint_state{${at},state="ready"}`)).toBe(0);
+  });
+
+  it('says that no end is reported, until one is', async () => {
+    const metrics = create();
+    expect(await metrics.value('fairlead_completion_signal_missing')).toBe(0);
+    metrics.noCompletionSignal(50);
+    expect(await metrics.value('fairlead_completion_signal_missing')).toBe(1);
+    metrics.released('chat', first, { ending: 'expired', signal: 'timer' }, 1);
+    expect(await metrics.value('fairlead_completion_signal_missing')).toBe(1);
+    metrics.released('chat', first, { ending: 'finished', signal: 'access-log' }, 1);
+    expect(await metrics.value('fairlead_completion_signal_missing')).toBe(0);
+  });
+
+  it('shows the age of shared state only where state is shared', async () => {
+    let ageMs: number | undefined;
+    const metrics = create({ snapshotAgeMs: () => ageMs });
+    expect(await metrics.value('fairlead_exchange_snapshot_age_seconds')).toBeUndefined();
+    ageMs = 250;
+    expect(await metrics.value('fairlead_exchange_snapshot_age_seconds')).toBe(0.25);
+    ageMs = undefined;
+    expect(await metrics.value('fairlead_exchange_snapshot_age_seconds')).toBeUndefined();
+  });
+
+  it('tells how the exchange with other routers stands', async () => {
+    const metrics = create();
+    const trouble = { code: 'unreachable', message: 'Nobody answers.', permanent: false };
+    metrics.exchangeTrouble(trouble);
+    metrics.exchangeDropped();
+    metrics.exchangeDropped();
+    metrics.pushingChanged(false);
+    expect(await metrics.value('fairlead_exchange_troubles_total{code="unreachable"}')).toBe(1);
+    expect(await metrics.value('fairlead_exchange_in_trouble')).toBe(1);
+    expect(await metrics.value('fairlead_exchange_dropped_total')).toBe(2);
+    expect(await metrics.value('fairlead_exchange_snapshots_only')).toBe(1);
+    metrics.exchangeRecovered();
+    metrics.pushingChanged(true);
+    expect(await metrics.value('fairlead_exchange_in_trouble')).toBe(0);
+    expect(await metrics.value('fairlead_exchange_snapshots_only')).toBe(0);
+  });
+
+  it('tells version, clusters and policies', async () => {
+    const metrics = create();
+    expect(await metrics.value('fairlead_build_info{version="1.2.3"}')).toBe(1);
+    expect(await metrics.value('fairlead_pool_info{pool="chat",cluster="chat-cluster",policy="session-affinity"}')).toBe(1);
+  });
+
+  it('grows by no input: unknown names share `other`, made-up codes are counted out', async () => {
+    const metrics = create();
+    for (let i = 0; i < 5_000; i += 1) {
+      const name = `made-up-${i}`;
+      metrics.decided(routedTo(first, { reason: name }));
+      metrics.decided(routedTo(first, { filter: name, why: name }));
+      metrics.decided(routedTo(name));
+      metrics.decided(routedTo(first, { name }));
+      metrics.released(name, name, { ending: 'finished', signal: 'access-log', status: i }, 1);
+      metrics.released('chat', first, { ending: name as 'finished', signal: name as 'timer' }, 1);
+      metrics.firstToken('chat', name, 1);
+      metrics.refused(name as 'overloaded');
+      metrics.message(name);
+      metrics.answered(name as 'body', 1);
+      metrics.bodyUnusable(name);
+      metrics.streamClosed(name as 'completed');
+      metrics.foreignReport(name, false);
+    }
+    const lines = await metrics.lines();
+    expect(lines.length).toBeLessThan(700);
+    expect(await metrics.value(`fairlead_decisions_total{${at},reason="other"}`)).toBe(5_000 - 64 + 1);
+    expect(await metrics.value('fairlead_refusals_total{code="other"}')).toBe(5_000);
+    expect(await metrics.value('fairlead_decisions_total{pool="chat",endpoint="other",reason="affinity-home"}')).toBe(5_000);
+  });
+
+  it('follows the naming conventions, with help on every metric and no metric twice', async () => {
+    const { registry } = create();
+    const text = await registry.metrics();
+    const types = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name!, type!]));
+    expect(types.size).toBeGreaterThan(20);
+    expect(text.match(/^# TYPE /gm)).toHaveLength(types.size);
+    for (const [name, type] of types) {
+      expect(name).toMatch(/^fairlead_[a-z_]+$/);
+      if (type === 'counter') expect(name).toMatch(/_total$/);
+      else expect(name).not.toMatch(/_total$/);
+      if (type === 'histogram') expect(name).toMatch(/_(seconds|bytes)$/);
+      expect(text).toMatch(new RegExp(`^# HELP ${name} \\S.+\\.$`, 'm'));
+    }
+  });
+
+  it('writes histograms whose buckets rise and end in the count', async () => {
+    const metrics = create();
+    for (const ms of [1, 50, 700, 5_000, 1e9, Number.NaN, -1, Number.POSITIVE_INFINITY]) metrics.firstToken('chat', first, ms);
+    const buckets = (await metrics.lines()).filter((line) => line.startsWith(`fairlead_time_to_first_token_seconds_bucket{${at}`)).map((line) => Number(line.split(' ').at(-1)));
+    expect(buckets).toEqual([...buckets].sort((a, b) => a - b));
+    expect(buckets.at(-1)).toBe(5);
+    expect(await metrics.value(`fairlead_time_to_first_token_seconds_count{${at}}`)).toBe(5);
+  });
+
+  it('keeps to its own registry, and adds what the process tells', async () => {
+    const metrics = create({ processMetrics: true });
+    create({ processMetrics: true });
+    expect(globalRegistry.getMetricsAsArray()).toEqual([]);
+    const text = await metrics.registry.metrics();
+    expect(text).toMatch(/^process_resident_memory_bytes \d+/m);
+    expect(text).toMatch(/^nodejs_eventloop_utilization_ratio [\d.e-]+$/m);
+    expect(text).not.toContain('nodejs_eventloop_lag_p99_seconds');
+    // A second scrape reads counters that were set by the first.
+    expect(await metrics.registry.metrics()).toMatch(/^process_cpu_seconds_total [\d.]+$/m);
+  });
+});
+
+describe('Observations', () => {
+  it.each([
+    [0, [1, 0, 0]],
+    [1, [1, 0, 0]],
+    [1.0001, [0, 1, 0]],
+    [2, [0, 1, 0]],
+    [2.0001, [0, 0, 1]],
+  ])('%d falls into the first bucket that is no less', (value, counts) => {
+    const observations = new Observations([1, 2]);
+    observations.observe(value);
+    expect(observations.counts).toEqual(counts);
+  });
+});
+
+describe('Series', () => {
+  it('makes each once', () => {
+    const made: string[] = [];
+    const series = new Series((value) => made.push(value), ['a', 'b'], 1);
+    for (const value of ['a', 'x', 'y', 'other', 'a', 'x', 'z', 'b', 'y']) series.of(value);
+    expect(made).toEqual(['a', 'x', 'other', 'b']);
+  });
+});

@@ -1,0 +1,392 @@
+import { performance } from 'node:perf_hooks';
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { EndpointState } from '../core/fleet-snapshot.ts';
+import type { FleetEndpoint } from '../fleet/endpoint.ts';
+import type { FleetView } from '../fleet/fleet-view.ts';
+import type { CompletionSignal, Ending, RefusalCode } from '../router/ports.ts';
+import type { RoutingTable } from '../router/routing-table.ts';
+import type { DecidedPhase, StreamEnding } from '../router/stream-events.ts';
+import type { TelemetryEvents } from './event-log.ts';
+import { type Observations, Series, type Tally, TalliedCounter, TalliedHistogram } from './tallies.ts';
+
+export interface MetricsOptions {
+  readonly fleet: FleetView;
+  readonly table: RoutingTable;
+  /** Fairlead's own version. */
+  readonly version: string;
+  /** Age of what is known of other routers, in ms; undefined, or no such function, where nothing is shared. */
+  readonly snapshotAgeMs?: (() => number | undefined) | undefined;
+  /** Whether to add what prom-client and Node tell of the process; default true. */
+  readonly processMetrics?: boolean | undefined;
+}
+
+/** Counts what happens. `registry` has it all in Prometheus' form. */
+export interface Metrics extends TelemetryEvents {
+  readonly registry: Registry;
+}
+
+const refusalCodes: Readonly<Record<RefusalCode, true>> = {
+  model_required: true,
+  model_not_found: true,
+  route_not_found: true,
+  no_ready_endpoint: true,
+  subset_unavailable: true,
+  overloaded: true,
+  internal_error: true,
+};
+const endings: Readonly<Record<Ending, true>> = {
+  finished: true,
+  'client-abort': true,
+  'upstream-failure': true,
+  'not-proxied': true,
+  'stream-error': true,
+  expired: true,
+};
+const signals: Readonly<Record<CompletionSignal, true>> = { 'access-log': true, 'response-phases': true, 'ext-proc': true, timer: true };
+const streamEndings: Readonly<Record<StreamEnding, true>> = {
+  completed: true,
+  'let-go': true,
+  cancelled: true,
+  'protocol-error': true,
+  'internal-error': true,
+};
+const decidedPhases: Readonly<Record<DecidedPhase, true>> = { headers: true, 'body-early': true, body: true, deadline: true };
+const endpointStates: Readonly<Record<EndpointState, true>> = { ready: true, 'not-ready': true, ejected: true, draining: true };
+const messagePhases = ['request_headers', 'request_body', 'request_trailers', 'response_headers', 'response_body', 'response_trailers'];
+const bodyCauses = ['malformed', 'truncated', 'over-limit', 'compressed', 'not-json'];
+const statusClasses = ['1xx', '2xx', '3xx', '4xx', '5xx'];
+/** Codes that strategies make up: a few each, counted out so that a strategy with a fault cannot fill the memory. */
+const codesMax = 64;
+
+// All in seconds.
+const decisionBounds = [5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2];
+const answerBounds = [5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 5];
+const firstTokenBounds = [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60];
+const requestBounds = [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
+
+type EndpointLabel = 'pool' | 'endpoint';
+
+/** Everything counted of one endpoint. */
+interface EndpointSeries {
+  readonly decisions: Series<Tally>;
+  readonly promptTokens: Tally;
+  readonly releases: Series<Series<Tally>>;
+  readonly responses: Series<Tally>;
+  readonly servedElsewhere: Tally;
+  readonly firstToken: Observations;
+  readonly firstByte: Observations;
+  readonly duration: Observations;
+}
+
+/** Everything counted of one pool. */
+interface PoolSeries {
+  readonly endpoints: Series<EndpointSeries>;
+  readonly decisionDuration: Observations;
+  readonly rejections: Series<Series<Tally>>;
+}
+
+/**
+ * Counts what happens, in a registry of its own. Labels hold only what the configuration or the code names, never what came
+ * with a request. Per event it costs a few map look-ups and additions.
+ */
+export function createMetrics({ fleet, table, version, snapshotAgeMs, processMetrics = true }: MetricsOptions): Metrics {
+  const registry = new Registry();
+  const counter = <L extends string = never>(name: string, help: string): TalliedCounter<L> => new TalliedCounter(registry, { name, help });
+  const histogram = <L extends string>(name: string, help: string, bounds: readonly number[]): TalliedHistogram<L> =>
+    new TalliedHistogram(registry, { name, help }, bounds);
+  /** One counter with one label. */
+  const counted = (name: string, help: string, label: string, known: Iterable<string>): Series<Tally> => {
+    const metric = counter<string>(name, help);
+    return new Series((value) => metric.child({ [label]: value }), known).makeKnown();
+  };
+
+  const decisions = counter<'pool' | 'endpoint' | 'reason'>('fairlead_decisions_total', 'Requests sent to an endpoint, by what tipped the decision.');
+  const promptTokens = counter<EndpointLabel>('fairlead_prompt_tokens_total', 'Estimated prompt tokens of requests sent to an endpoint.');
+  const rejections = counter<'pool' | 'filter' | 'reason'>(
+    'fairlead_endpoint_rejections_total',
+    'Endpoints left out of a decision that found another one, by filter and reason.',
+  );
+  const decisionDuration = histogram<'pool'>('fairlead_decision_duration_seconds', 'Time to decide on a request whose facts are known.', decisionBounds);
+  const releases = counter<EndpointLabel | 'ending' | 'signal'>(
+    'fairlead_requests_released_total',
+    'Requests no longer counted in flight, by how they ended and what told so.',
+  );
+  const responses = counter<EndpointLabel | 'status_class'>(
+    'fairlead_responses_total',
+    'Statuses sent to clients, of requests whose end was reported with one.',
+  );
+  const servedElsewhere = counter<EndpointLabel>(
+    'fairlead_served_elsewhere_total',
+    'Requests that another endpoint answered than the one chosen: a retry, or an Envoy that does not know the endpoint.',
+  );
+  const firstToken = histogram<EndpointLabel>(
+    'fairlead_time_to_first_token_seconds',
+    'From the decision to the first piece of the response body, in pools that observe it.',
+    firstTokenBounds,
+  );
+  const firstByte = histogram<EndpointLabel>(
+    'fairlead_upstream_first_byte_seconds',
+    "From Envoy's sight of the request to the first byte from the endpoint; of streamed answers that is the headers, not the first token.",
+    firstTokenBounds,
+  );
+  const duration = histogram<EndpointLabel>(
+    'fairlead_request_duration_seconds',
+    'From the decision to the reported end; requests that expired are not in it.',
+    requestBounds,
+  );
+
+  const refusals = counted('fairlead_refusals_total', 'Final decisions to refuse a request.', 'code', Object.keys(refusalCodes));
+  const foreignReports = counted(
+    'fairlead_foreign_reports_total',
+    'Completion reports of other routers\' requests: "forwarded" to their owner, or "lost" for want of a way.',
+    'outcome',
+    ['forwarded', 'lost'],
+  );
+  const unknownLeases = counter('fairlead_unknown_leases_total', 'Completion reports of requests that were over already or never were.').child({});
+  const streamsOpened = counter('fairlead_streams_opened_total', 'ext_proc streams opened by Envoy.').child({});
+  const streamsClosed = counted('fairlead_streams_closed_total', 'ext_proc streams closed.', 'ending', Object.keys(streamEndings));
+  const messages = counted('fairlead_stream_messages_total', 'Messages from Envoy on ext_proc streams.', 'phase', messagePhases);
+  const bodiesUnusable = counted('fairlead_bodies_unusable_total', 'Request bodies that gave no facts.', 'cause', bodyCauses);
+  const failures = counter('fairlead_internal_errors_total', 'Exceptions caught at a stream or in a listener: bugs.').child({});
+  const records = counter('fairlead_access_log_records_total', 'Access-log records taken in.').child({});
+  const recordsWithoutLease = counter(
+    'fairlead_access_log_records_without_lease_total',
+    'Access-log records that named no lease, such as those of requests that were refused.',
+  ).child({});
+  const dropped = counter('fairlead_exchange_dropped_total', 'Messages to other routers not sent, or sent without knowing whether they arrived.').child({});
+  const troubles = counter<'code'>('fairlead_exchange_troubles_total', 'Times that what carries state between routers got into trouble, by its code.');
+  const troublesByCode = new Series((code) => troubles.child({ code }), [], codesMax);
+  const answerLatency = histogram<'phase'>(
+    'fairlead_answer_latency_seconds',
+    'From the first message of a stream to its final answer, by the phase that brought the facts; waiting for the body is in it.',
+    answerBounds,
+  );
+  const answers = new Series((phase) => answerLatency.child({ phase }), Object.keys(decidedPhases)).makeKnown();
+
+  const makeEndpoint = (pool: string, endpoint: string): EndpointSeries => {
+    const labels = { pool, endpoint };
+    return {
+      decisions: new Series((reason) => decisions.child({ ...labels, reason }), [], codesMax),
+      promptTokens: promptTokens.child(labels),
+      releases: new Series(
+        (ending) => new Series((signal) => releases.child({ ...labels, ending, signal }), Object.keys(signals)),
+        Object.keys(endings),
+      ),
+      responses: new Series((status) => responses.child({ ...labels, status_class: status }), statusClasses),
+      servedElsewhere: servedElsewhere.child(labels),
+      firstToken: firstToken.child(labels),
+      firstByte: firstByte.child(labels),
+      duration: duration.child(labels),
+    };
+  };
+  const pools = new Series<PoolSeries>(
+    (pool) => ({
+      endpoints: new Series(
+        (endpoint) => makeEndpoint(pool, endpoint),
+        fleet.pool(pool)?.endpoints.map(({ address }) => address) ?? [],
+      ),
+      decisionDuration: decisionDuration.child({ pool }),
+      rejections: new Series((filter) => new Series((reason) => rejections.child({ pool, filter, reason }), [], codesMax), [], codesMax),
+    }),
+    fleet.pools.keys(),
+  );
+
+  let signalMissing = false;
+  let isInTrouble = false;
+  let isPushing = true;
+  let closedTotal = 0;
+  registerReadings(registry, {
+    fleet,
+    table,
+    version,
+    streamsOpen: () => streamsOpened.value - closedTotal,
+    signalMissing: () => signalMissing,
+    isInTrouble: () => isInTrouble,
+    isPushing: () => isPushing,
+    snapshotAgeMs: () => snapshotAgeMs?.(),
+  });
+  if (processMetrics) registerProcessMetrics(registry);
+
+  return {
+    registry,
+    decided: ({ pool: { name }, addresses, decision, promptTokens: tokens, decisionMs }) => {
+      const pool = pools.of(name);
+      const endpoint = pool.endpoints.of(addresses[0] ?? 'other');
+      endpoint.decisions.of(decision.reason).value += 1;
+      endpoint.promptTokens.value += tokens;
+      pool.decisionDuration.observe(decisionMs / 1_000);
+      for (const { filter, reason } of decision.trace.rejections) pool.rejections.of(filter).of(reason).value += 1;
+    },
+    refused: (code) => {
+      refusals.of(code).value += 1;
+    },
+    firstToken: (pool, address, sinceDispatchMs) => {
+      pools.of(pool).endpoints.of(address).firstToken.observe(sinceDispatchMs / 1_000);
+    },
+    released: (pool, address, { ending, signal, status, firstByteMs, servedBy }, durationMs) => {
+      if (signal === 'access-log' || signal === 'response-phases') signalMissing = false;
+      const endpoint = pools.of(pool).endpoints.of(address);
+      endpoint.releases.of(ending).of(signal).value += 1;
+      // How long an expired request took is a guess of ours, not an observation.
+      if (ending !== 'expired') endpoint.duration.observe(durationMs / 1_000);
+      if (status !== undefined) endpoint.responses.of(toStatusClass(status)).value += 1;
+      if (firstByteMs !== undefined) endpoint.firstByte.observe(firstByteMs / 1_000);
+      if (servedBy !== undefined && servedBy !== address) endpoint.servedElsewhere.value += 1;
+    },
+    foreignReport: (_owner, forwarded) => {
+      foreignReports.of(forwarded ? 'forwarded' : 'lost').value += 1;
+    },
+    unknownLease: () => {
+      unknownLeases.value += 1;
+    },
+    noCompletionSignal: () => {
+      signalMissing = true;
+    },
+    streamOpened: () => {
+      streamsOpened.value += 1;
+    },
+    streamClosed: (ending) => {
+      closedTotal += 1;
+      streamsClosed.of(ending).value += 1;
+    },
+    message: (phase) => {
+      messages.of(phase).value += 1;
+    },
+    answered: (phase, sinceHeadersMs) => {
+      answers.of(phase).observe(sinceHeadersMs / 1_000);
+    },
+    bodyUnusable: (cause) => {
+      bodiesUnusable.of(cause).value += 1;
+    },
+    failed: () => {
+      failures.value += 1;
+    },
+    accessLogRecords: (count, withoutLease) => {
+      records.value += count;
+      recordsWithoutLease.value += withoutLease;
+    },
+    exchangeTrouble: ({ code }) => {
+      isInTrouble = true;
+      troublesByCode.of(code).value += 1;
+    },
+    exchangeRecovered: () => {
+      isInTrouble = false;
+    },
+    exchangeDropped: () => {
+      dropped.value += 1;
+    },
+    pushingChanged: (pushing) => {
+      isPushing = pushing;
+    },
+  };
+}
+
+/** `2xx` and so on; what is no HTTP status counts as `other`. */
+function toStatusClass(status: number): string {
+  return statusClasses[Math.floor(status / 100) - 1] ?? 'other';
+}
+
+interface Readings {
+  readonly fleet: FleetView;
+  readonly table: RoutingTable;
+  readonly version: string;
+  readonly streamsOpen: () => number;
+  readonly signalMissing: () => boolean;
+  readonly isInTrouble: () => boolean;
+  readonly isPushing: () => boolean;
+  readonly snapshotAgeMs: () => number | undefined;
+}
+
+/** Registers what is read when somebody asks, instead of being kept. */
+function registerReadings(registry: Registry, readings: Readings): void {
+  const { fleet, table, version, streamsOpen, signalMissing, isInTrouble, isPushing, snapshotAgeMs } = readings;
+  const registers = [registry];
+  const perEndpoint = (name: string, help: string, read: (endpoint: FleetEndpoint) => number): void => {
+    new Gauge({
+      name,
+      help,
+      labelNames: ['pool', 'endpoint'],
+      registers,
+      collect() {
+        for (const pool of fleet.pools.values()) {
+          for (const endpoint of pool.endpoints) this.set({ pool: pool.name, endpoint: endpoint.address }, read(endpoint));
+        }
+      },
+    });
+  };
+  perEndpoint('fairlead_requests_in_flight', 'Requests of this router in flight.', ({ own }) => own.requests);
+  perEndpoint('fairlead_prompt_tokens_in_flight', "Prompt tokens of this router's requests in flight.", ({ own }) => own.promptTokens);
+  perEndpoint('fairlead_prompt_tokens_waiting', "Prompt tokens of this router's requests that gave no first token yet.", ({ own }) => own.promptTokensWaiting);
+  perEndpoint('fairlead_fleet_requests_in_flight', 'Requests of all routers in flight, as far as this router knows.', ({ requests }) => requests);
+
+  new Gauge({
+    name: 'fairlead_endpoint_state',
+    help: '1 for the state that an endpoint is in, 0 for the others.',
+    labelNames: ['pool', 'endpoint', 'state'],
+    registers,
+    collect() {
+      for (const pool of fleet.pools.values()) {
+        for (const { address, state } of pool.endpoints) {
+          for (const named of Object.keys(endpointStates)) this.set({ pool: pool.name, endpoint: address, state: named }, named === state ? 1 : 0);
+        }
+      }
+    },
+  });
+  const reading = (name: string, help: string, read: () => number): void => {
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
+  };
+  reading('fairlead_streams_open', 'ext_proc streams open.', streamsOpen);
+  reading('fairlead_completion_signal_missing', '1 while no request was ever reported as ended although many were sent: load is being guessed.', () =>
+    Number(signalMissing()),
+  );
+  reading('fairlead_exchange_in_trouble', '1 while what carries state between routers cannot be used as it should.', () => Number(isInTrouble()));
+  reading('fairlead_exchange_snapshots_only', '1 while events are not pushed to other routers as they happen.', () => Number(!isPushing()));
+  new Gauge({
+    name: 'fairlead_exchange_snapshot_age_seconds',
+    help: 'Age of what is known of the other routers; absent where nothing is shared.',
+    registers,
+    collect() {
+      const ageMs = snapshotAgeMs();
+      if (ageMs === undefined) this.remove();
+      else this.set(ageMs / 1_000);
+    },
+  });
+  const poolInfo = new Gauge({
+    name: 'fairlead_pool_info',
+    help: "Always 1; the labels tell Envoy's name of a pool, to join its metrics with, and the policy that chooses in it.",
+    labelNames: ['pool', 'cluster', 'policy'],
+    registers,
+  });
+  for (const { pool } of table.routes.flatMap(({ targets }) => targets)) {
+    poolInfo.set({ pool: pool.name, cluster: pool.cluster, policy: pool.policy.name }, 1);
+  }
+  new Gauge({ name: 'fairlead_build_info', help: 'Always 1; the label tells what runs.', labelNames: ['version'], registers }).set({ version }, 1);
+}
+
+/** Summaries of a delay monitor that is kept from running: see below. */
+const delaySummaries = ['min', 'max', 'mean', 'stddev', 'p50', 'p90', 'p99'];
+
+function registerProcessMetrics(registry: Registry): void {
+  // prom-client's monitor of event loop delay wakes the process 100 times a second, 1 % of a core in an idle router. With this
+  // period it never fires, so its summaries go too; the utilization costs nothing and tells as well when the loop is full.
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 3_600_000 });
+  for (const summary of delaySummaries) registry.removeSingleMetric(`nodejs_eventloop_lag_${summary}_seconds`);
+  let before = performance.eventLoopUtilization();
+  new Gauge({
+    name: 'nodejs_eventloop_utilization_ratio',
+    help: 'Share of time since the last scrape that the event loop was busy.',
+    registers: [registry],
+    collect() {
+      const now = performance.eventLoopUtilization();
+      this.set(performance.eventLoopUtilization(now, before).utilization);
+      before = now;
+    },
+  });
+}

@@ -1,0 +1,28 @@
+import type { EnvoyConfig } from './envoy-process.ts';
+
+type Listener = EnvoyConfig['static_resources']['listeners'][number];
+
+/** The HTTP connection manager of a rendered configuration, open to changes that no option makes. */
+export function connectionManager(config: EnvoyConfig): Listener['filter_chains'][number]['filters'][number]['typed_config'] {
+  const manager = config.static_resources.listeners[0]?.filter_chains[0]?.filters[0]?.typed_config;
+  if (manager === undefined) throw new Error('the configuration has no HTTP connection manager');
+  return manager;
+}
+
+/**
+ * One Envoy with the listener of each of several configurations, so that a file that tries many of them starts one process.
+ * Listeners, and the prefixes of their statistics, get the given names. Clusters, runtime and all else are those of the first.
+ */
+export function withListeners(configs: Readonly<Record<string, EnvoyConfig>>): EnvoyConfig {
+  const [first] = Object.values(configs);
+  if (first === undefined) throw new Error('no configuration given');
+  const whole = structuredClone(first);
+  whole.static_resources.listeners = Object.entries(configs).map(([name, config]) => {
+    const own = structuredClone(config);
+    connectionManager(own)['stat_prefix'] = name;
+    const [listener] = own.static_resources.listeners;
+    if (listener === undefined) throw new Error(`${name} has no listener`);
+    return { ...listener, name };
+  });
+  return whole;
+}

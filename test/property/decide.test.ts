@@ -1,0 +1,213 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { loadConfig } from '../../src/config/load.ts';
+import { decide } from '../../src/core/decide.ts';
+import type { Decision } from '../../src/core/decision.ts';
+import type { EndpointState } from '../../src/core/fleet-snapshot.ts';
+import { createAffinityHasher } from '../../src/core/hash.ts';
+import type { DecisionInput, Policy } from '../../src/core/policy.ts';
+import { noFacts } from '../../src/core/request-facts.ts';
+import { FleetPool } from '../../src/fleet/fleet-view.ts';
+import { presets } from '../../src/strategies/presets.ts';
+
+const hash = createAffinityHasher('test-secret');
+
+/** A policy as the configuration builds it. */
+function policyOf(written: string): Policy {
+  const outcome = loadConfig(`pools: [{ name: chat, policy: ${written}, endpoints: [{ address: '10.0.0.1:80' }] }]`);
+  if (!outcome.ok) throw new Error(JSON.stringify(outcome.problems));
+  return outcome.config.table.routes[0]!.targets[0]!.pool.policy;
+}
+
+const policies: Readonly<Record<string, Policy>> = {
+  ...Object.fromEntries(Object.keys(presets).map((name) => [name, policyOf(`{ preset: ${name} }`)])),
+  'session-affinity, tight': policyOf('{ preset: session-affinity, parameters: { bound: 1, slackRequests: 0 } }'),
+  'session-affinity, by requests': policyOf('{ preset: session-affinity, parameters: { load: requests, bound: 1.25, slackRequests: 1 } }'),
+};
+
+interface Written {
+  readonly address: string;
+  readonly weight: number;
+  readonly state: EndpointState;
+  readonly requestsMax: number | undefined;
+  readonly load: { readonly requests: number; readonly promptTokens: number };
+}
+
+/** The pool as the fleet view holds it, when it was configured in this order. */
+function toPool(written: readonly Written[]): FleetPool {
+  const pool = new FleetPool({
+    name: 'chat',
+    endpoints: written.map(({ address, weight, requestsMax }) => ({ address, weight, labels: {}, requestsMax })),
+  });
+  for (const { address, state, load } of written) {
+    const endpoint = pool.endpoint(address)!;
+    endpoint.state = state;
+    Object.assign(endpoint.own, load);
+  }
+  return pool;
+}
+
+const endpoint = fc
+  .record({
+    id: fc.nat({ max: 4_095 }),
+    weight: fc.constantFrom(1, 1, 1, 2, 0.5),
+    state: fc.constantFrom<EndpointState>('ready', 'ready', 'ready', 'not-ready', 'ejected', 'draining'),
+    requestsMax: fc.option(fc.integer({ min: 1, max: 6 }), { nil: undefined }),
+    requests: fc.nat({ max: 8 }),
+    tokensEach: fc.nat({ max: 4_000 }),
+  })
+  .map(
+    ({ id, requests, tokensEach, ...rest }): Written => ({
+      ...rest,
+      address: `10.0.${id >> 8}.${id & 255}:80`,
+      load: { requests, promptTokens: requests * tokensEach },
+    }),
+  );
+const written = fc.uniqueArray(endpoint, { minLength: 1, maxLength: 10, selector: ({ address }) => address });
+
+const situation = written.chain((all) =>
+  fc.record({
+    all: fc.constant(all),
+    shuffled: fc.shuffledSubarray(all, { minLength: all.length }),
+    session: fc.option(fc.string({ maxLength: 8 }), { nil: undefined }),
+    placedOn: fc.option(fc.constantFrom(...all.map(({ address }) => address)), { nil: undefined }),
+    subset: fc.option(fc.subarray(all.map(({ address }) => address)), { nil: undefined, freq: 4 }),
+    promptTokens: fc.integer({ min: 1, max: 8_000 }),
+    draw: fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+    sequence: fc.nat({ max: 1_000 }),
+  }),
+);
+type Situation = typeof situation extends fc.Arbitrary<infer S> ? S : never;
+
+function inputOf({ session, placedOn, subset, promptTokens, draw, sequence }: Situation, pool: FleetPool): DecisionInput {
+  return {
+    facts: { ...noFacts, session, promptTokens, subset: subset && new Set(subset) },
+    pool,
+    affinityKey: session === undefined ? undefined : hash('', session),
+    placedOn: session === undefined ? undefined : placedOn,
+    promptTokens,
+    nowMs: 0,
+    draw,
+    sequence,
+  };
+}
+
+describe.each(Object.entries(policies))('policy %s', (_name, policy) => {
+  it('decides the same whatever order the endpoints were configured in, and every time', () => {
+    fc.assert(
+      fc.property(situation, (at) => {
+        const decision = decide(policy, inputOf(at, toPool(at.all)));
+        const pool = toPool(at.shuffled);
+        expect(decide(policy, inputOf(at, pool))).toEqual(decision);
+        expect(decide(policy, inputOf(at, pool))).toEqual(decision);
+      }),
+    );
+  });
+
+  it('never names an endpoint that is filtered, outside the subset, or twice; names all others; and accounts for every one', () => {
+    fc.assert(
+      fc.property(situation, (at) => {
+        const decision = decide(policy, inputOf(at, toPool(at.all)));
+        const usable = at.all
+          .filter(({ state, requestsMax, load }) => state === 'ready' && (requestsMax === undefined || load.requests < requestsMax))
+          .filter(({ address }) => at.subset === undefined || at.subset.includes(address))
+          .map(({ address }) => address)
+          .sort();
+        expect(decision.trace.candidates).toEqual(usable);
+        const rejected = decision.trace.rejections.map(({ address }) => address);
+        expect([...usable, ...rejected].sort()).toEqual(at.all.map(({ address }) => address).sort());
+        if (decision.kind === 'route') expect([...decision.addresses].sort()).toEqual(usable);
+        else expect(usable).toEqual([]);
+      }),
+    );
+  });
+
+  it('says why there is none as it is', () => {
+    fc.assert(
+      fc.property(situation, (at) => {
+        const decision = decide(policy, inputOf(at, toPool(at.all)));
+        if (decision.kind === 'route') return;
+        const allowed = at.all.filter(({ address }) => at.subset === undefined || at.subset.includes(address));
+        const expected: typeof decision.cause =
+          allowed.length === 0 ? 'subset' : allowed.some(({ state }) => state === 'ready') ? 'saturated' : 'not-ready';
+        expect(decision.cause).toBe(expected);
+      }),
+    );
+  });
+});
+
+describe('session affinity', () => {
+  const idle = fc.uniqueArray(
+    endpoint.map((one): Written => ({ ...one, state: 'ready', requestsMax: undefined, load: { requests: 0, promptTokens: 0 } })),
+    { minLength: 2, maxLength: 10, selector: ({ address }) => address },
+  );
+  const homeOf = (all: readonly Written[], session: string): Decision =>
+    decide(
+      policies['session-affinity']!,
+      inputOf({ all: [...all], shuffled: [], session, placedOn: undefined, subset: undefined, promptTokens: 1, draw: 0, sequence: 0 }, toPool(all)),
+    );
+
+  it('removing one endpoint moves its sessions and no others', () => {
+    fc.assert(
+      fc.property(idle, fc.nat(), fc.array(fc.string({ maxLength: 8 }), { minLength: 1, maxLength: 30 }), (all, at, sessions) => {
+        const gone = all[at % all.length]!;
+        const left = all.filter((one) => one !== gone);
+        for (const session of sessions) {
+          const before = homeOf(all, session);
+          const after = homeOf(left, session);
+          if (before.kind !== 'route' || after.kind !== 'route') throw new Error('all are ready');
+          expect(after.addresses).toEqual(before.addresses.filter((address) => address !== gone.address));
+        }
+      }),
+    );
+  });
+
+  it('removing one endpoint and filtering it out are the same', () => {
+    fc.assert(
+      fc.property(idle, fc.nat(), fc.string({ maxLength: 8 }), (all, at, session) => {
+        const gone = all[at % all.length]!;
+        const removed = homeOf(
+          all.filter((one) => one !== gone),
+          session,
+        );
+        const drained = homeOf(
+          all.map((one) => (one === gone ? { ...one, state: 'draining' } : one)),
+          session,
+        );
+        if (removed.kind !== 'route' || drained.kind !== 'route') throw new Error('others are ready');
+        expect(drained.addresses).toEqual(removed.addresses);
+      }),
+    );
+  });
+
+  it.each([
+    ['session-affinity', 'promptTokens', 1.25, 2],
+    ['session-affinity, tight', 'promptTokens', 1, 0],
+    ['session-affinity, by requests', 'requests', 1.25, 1],
+  ] as const)('%s: the bound holds wherever any endpoint is within it', (name, unit, bound, slackRequests) => {
+    fc.assert(
+      fc.property(situation, (at) => {
+        fc.pre(at.session !== undefined);
+        const pool = toPool(at.all);
+        const decision = decide(policies[name]!, inputOf(at, pool));
+        if (decision.kind !== 'route') return;
+        const candidates = decision.trace.candidates.map((address) => pool.endpoint(address)!);
+        const own = unit === 'requests' ? 1 : at.promptTokens;
+        const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+        const total = sum(candidates.map((one) => one[unit])) + own;
+        const requests = sum(candidates.map((one) => one.requests)) + 1;
+        const weights = sum(candidates.map(({ weight }) => weight));
+        const isWithin = (address: string): boolean => {
+          const one = pool.endpoint(address)!;
+          const mean = (total * one.weight) / weights;
+          return one[unit] + own <= Math.max(bound * mean, mean + (slackRequests * total) / requests);
+        };
+        expect(isWithin(decision.addresses[0]!)).toBe(decision.reason !== 'affinity-all-over-bound');
+        expect(decision.addresses.some(isWithin)).toBe(decision.reason !== 'affinity-all-over-bound');
+        // What is above the bound is tried only after everything that is within it; a session that is placed comes first.
+        const fallbacks = decision.reason === 'affinity-placed' ? [] : decision.addresses.map(isWithin);
+        expect(fallbacks).toEqual([...fallbacks].sort((x, y) => Number(y) - Number(x)));
+      }),
+    );
+  });
+});
