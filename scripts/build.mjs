@@ -1,5 +1,5 @@
 // Bundles src/ into dist/ (own code only; packages stay external). Called by scripts/run.mjs, bin/fairlead and the tests.
-import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -23,6 +23,8 @@ export async function build() {
       sourcemap: true,
       logLevel: 'warning',
     });
+    // Scripts for Redis are read as files, at run time.
+    await cp(path.join(root, 'src/redis/scripts'), path.join(fresh, 'scripts'), { recursive: true });
     await writeFile(path.join(fresh, '.built'), '');
     const dist = path.join(root, 'dist');
     const old = `${fresh}-old`;

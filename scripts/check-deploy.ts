@@ -13,7 +13,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { parse, parseAllDocuments, stringify } from 'yaml';
 import { loadConfig } from '../src/config/load.ts';
 import { describeProblems } from '../src/config/problem.ts';
-import { envoyBinary, type EnvoyConfig, renderEnvoyConfig, startEnvoy } from '../test/e2e/envoy-process.ts';
+import { envoyBinary, type EnvoyConfig, renderEnvoyConfig, startEnvoy } from '../lab/envoy-process.ts';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const cache = path.join(root, '.cache', 'deploy');

@@ -1,16 +1,16 @@
 // `npm run TASK`: makes the checkout ready, then runs the task under Node 24. Plain Node ≥ 18, no packages.
 import { spawn } from 'node:child_process';
 import path from 'node:path';
-import { ensureEnvoy, ensureNode, ensureOfficialProtos, ensurePackages, root, SetupError } from './setup.mjs';
+import { ensureEnvoy, ensureNode, ensureOfficialProtos, ensurePackages, ensureRedis, root, SetupError } from './setup.mjs';
 
 const bin = (name) => path.join(root, 'node_modules', name);
 
 /** Each task: what it needs besides packages and Node, and the Node command lines it runs in turn. */
 const tasks = {
-  setup: { envoy: true, protos: true, steps: [['scripts/build.mjs']] },
+  setup: { envoy: true, protos: true, redis: true, steps: [['scripts/build.mjs']] },
   build: { steps: [['scripts/build.mjs']] },
   demo: { envoy: true, steps: [['scripts/build.mjs'], ['demo/main.ts', '...']] },
-  test: { envoy: true, protos: true, steps: [[bin('vitest/vitest.mjs'), 'run', '...']] },
+  test: { envoy: true, protos: true, redis: true, steps: [[bin('vitest/vitest.mjs'), 'run', '...']] },
   check: {
     protos: true,
     envoy: true,
@@ -44,6 +44,7 @@ async function main([name, ...rest]) {
   // Children that start `node` (vitest workers, bin/fairlead) find the same one.
   const env = { ...process.env, PATH: `${path.dirname(node)}${path.delimiter}${process.env.PATH ?? ''}`, FAIRLEAD_NODE: node };
   if (task.envoy) env.ENVOY_BIN = await ensureEnvoy();
+  if (task.redis) env.REDIS_BIN = await ensureRedis();
   if (task.protos) env.FAIRLEAD_OFFICIAL_PROTOS = await ensureOfficialProtos();
   for (const step of task.steps) {
     const args = step.flatMap((word) => (word === '...' ? rest : [word]));

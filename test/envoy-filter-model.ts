@@ -95,7 +95,8 @@ export class EnvoyFilterModel {
     this.#send({ request_headers: { headers: head, end_of_stream: endsAtHeaders }, ...(metadata && { metadata_context: metadata }) });
 
     const body = pieces ?? [];
-    const flows = this.#modes.request === BodySendMode.FULL_DUPLEX_STREAMED || (this.#modes.request === BodySendMode.STREAMED && this.#modes.early === true);
+    const flows =
+      this.#modes.request === BodySendMode.FULL_DUPLEX_STREAMED || (this.#modes.request === BodySendMode.STREAMED && this.#modes.early === true);
     if (!flows && !this.#headerAnswered && !this.#isOver) return { waits: true };
     if (!endsAtHeaders) {
       // The mode in force now: the answer to the headers may have changed it.
@@ -125,7 +126,12 @@ export class EnvoyFilterModel {
     if (this.#refusedWith !== undefined) return { refusedWith: this.#refusedWith };
     if (this.#call.ended !== undefined && this.#call.ended !== 'ok') return { failed: this.#call.ended };
     const duplexDue = this.#requestMode === BodySendMode.FULL_DUPLEX_STREAMED && this.#due.length > 0;
-    if (!this.#headerAnswered || this.#trailersDue || duplexDue || (this.#requestMode !== BodySendMode.FULL_DUPLEX_STREAMED && this.#due.length > 0)) {
+    if (
+      !this.#headerAnswered ||
+      this.#trailersDue ||
+      duplexDue ||
+      (this.#requestMode !== BodySendMode.FULL_DUPLEX_STREAMED && this.#due.length > 0)
+    ) {
       return { waits: true };
     }
     this.#goOn();
@@ -220,7 +226,8 @@ export class EnvoyFilterModel {
     const common = answer.request_body?.response;
     const streamed = common?.body_mutation?.streamed_response;
     if (!this.#headerAnswered) throw new ProtocolViolation('answer to the body before that to the headers');
-    if ((streamed !== undefined) !== (this.#requestMode === BodySendMode.FULL_DUPLEX_STREAMED)) throw new ProtocolViolation('body answered in another mode');
+    if ((streamed !== undefined) !== (this.#requestMode === BodySendMode.FULL_DUPLEX_STREAMED))
+      throw new ProtocolViolation('body answered in another mode');
     if (streamed !== undefined) {
       if (this.#duplexEnded) throw new ProtocolViolation('body piece after the end of the body');
       if ((streamed.body?.length ?? 0) > 62_000) throw new ProtocolViolation('body piece too large');
@@ -246,10 +253,13 @@ export class EnvoyFilterModel {
     if (allowOverride !== true || early === true || isDuplex) return;
     this.#requestMode = mode.request_body_mode ?? 0;
     this.#responseMode = mode.response_body_mode ?? 0;
-    if ((mode.request_trailer_mode ?? HeaderSendMode.DEFAULT) !== HeaderSendMode.DEFAULT) this.#sendsTrailers = mode.request_trailer_mode === HeaderSendMode.SEND;
+    if ((mode.request_trailer_mode ?? HeaderSendMode.DEFAULT) !== HeaderSendMode.DEFAULT)
+      this.#sendsTrailers = mode.request_trailer_mode === HeaderSendMode.SEND;
   }
 
-  #mutate(common: { header_mutation?: { set_headers?: { header?: { key?: string; raw_value?: Buffer } }[]; remove_headers?: string[] } } | undefined): void {
+  #mutate(
+    common: { header_mutation?: { set_headers?: { header?: { key?: string; raw_value?: Buffer } }[]; remove_headers?: string[] } } | undefined,
+  ): void {
     for (const name of common?.header_mutation?.remove_headers ?? []) this.#headers.delete(name);
     for (const { header } of common?.header_mutation?.set_headers ?? []) this.#headers.set(header?.key ?? '', header?.raw_value?.toString() ?? '');
   }

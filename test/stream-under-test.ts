@@ -156,6 +156,7 @@ export function received(request: ProcessingRequest): ProcessingRequest {
 
 const bodyModes = ['NONE', 'STREAMED', 'BUFFERED', 'BUFFERED_PARTIAL', 'FULL_DUPLEX_STREAMED'];
 const headerModes = ['default', 'send', 'skip'];
+const nameOf = (names: readonly string[], mode = 0): string => names[mode] ?? String(mode);
 
 /**
  * An answer in one line: its phase, then `routed CLUSTER` (headers, metadata and a forgotten route), `told CLUSTER` (metadata alone), `strip` (our
@@ -166,10 +167,10 @@ export function summarize(answer: ProcessingResponse): string {
   const override =
     mode === undefined
       ? ''
-      : ` ask(${bodyModes[mode.request_body_mode ?? 0]}/${bodyModes[mode.response_body_mode ?? 0]} ${headerModes[mode.response_header_mode ?? 0]})`;
+      : ` ask(${nameOf(bodyModes, mode.request_body_mode)}/${nameOf(bodyModes, mode.response_body_mode)} ${nameOf(headerModes, mode.response_header_mode)})`;
   if (immediate !== undefined) {
     const { error } = JSON.parse(immediate.body?.toString() ?? '{}') as { error: { code: string } };
-    return `refused ${immediate.status?.code} ${error.code}`;
+    return `refused ${immediate.status?.code ?? 200} ${error.code}`;
   }
   const phase = answer.response ?? 'nothing';
   const common = (answer.request_headers ?? answer.request_body ?? answer.response_headers ?? answer.response_body)?.response;

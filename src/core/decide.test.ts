@@ -17,6 +17,7 @@ function endpoint(address: string, changes: Partial<EndpointSnapshot> = {}): End
     labels: {},
     state: 'ready',
     requestsMax: undefined,
+    full: false,
     requests: 0,
     promptTokens: 0,
     promptTokensWaiting: 0,

@@ -15,6 +15,8 @@ export interface EndpointSnapshot {
   readonly state: EndpointState;
   /** Most requests in flight that the configuration allows here; undefined: no limit. */
   readonly requestsMax: number | undefined;
+  /** Whether that limit is reached, as far as this router knows. */
+  readonly full: boolean;
   /** Requests in flight. */
   readonly requests: number;
   /** Prompt tokens of all requests in flight. */

@@ -3,13 +3,14 @@ import { createTrial } from '../../test/stream-under-test.ts';
 import { noFacts } from '../core/request-facts.ts';
 import type { RefusalCode } from '../router/ports.ts';
 import { toRefusal } from '../router/refusal.ts';
+import type { Routed } from '../router/routed.ts';
 import { AnswerWriter } from './answer.ts';
 import { AppendAction, HeaderSendMode, type HeaderMutation, type ProcessingResponse, structString } from './messages.ts';
 import { decodeProcessingResponse, encodeProcessingResponse } from './proto.ts';
 
 const writer = new AnswerWriter({ clusterHeader: 'x-cluster', endpointHeader: 'x-endpoint' });
 
-function routed(): Parameters<AnswerWriter['routedHeaders']>[0] {
+function routed(): Routed {
   const outcome = createTrial().router.route({ ...noFacts, model: 'embed-small' });
   if (outcome.kind !== 'route') throw new Error('expected a route');
   return outcome;
@@ -40,7 +41,8 @@ describe('a decision', () => {
   });
 
   it('overwrites what the client sent, with raw_value alone', () => {
-    for (const { header, append, append_action: action } of sent(writer.routedBody(routed())).request_body?.response?.header_mutation?.set_headers ?? []) {
+    for (const { header, append, append_action: action } of sent(writer.routedBody(routed())).request_body?.response?.header_mutation?.set_headers ??
+      []) {
       expect(action).toBe(AppendAction.OVERWRITE_IF_EXISTS_OR_ADD);
       expect(append).toBeUndefined();
       expect(header?.value).toBeUndefined();
@@ -114,7 +116,11 @@ describe('refusal', () => {
     expect(immediate?.status).toEqual({ code: status });
     expect(immediate?.details).toBe(`fairlead_${code}`);
     const headers = headersSet(immediate?.headers);
-    expect(headers).toEqual({ 'content-type': 'application/json', 'x-fairlead-refusal': code, ...(retryAfter !== undefined && { 'retry-after': retryAfter }) });
+    expect(headers).toEqual({
+      'content-type': 'application/json',
+      'x-fairlead-refusal': code,
+      ...(retryAfter !== undefined && { 'retry-after': retryAfter }),
+    });
     const { error } = JSON.parse(immediate?.body?.toString() ?? '') as { error: Record<string, unknown> };
     expect(error).toMatchObject({ code, param: code.startsWith('model') ? 'model' : null });
     expect(error['type']).toBe(status === 429 ? 'rate_limit_error' : status === 503 ? 'service_unavailable' : 'invalid_request_error');

@@ -22,7 +22,6 @@ export interface Outputs {
 const streamedBytesMax = 62_000;
 
 const empty: CommonResponse = {};
-const decoded = { request_body: {}, response_body: {} } as const;
 
 /** Writes Envoy's answers. Header values go out in `raw_value` alone: with `value` beside it Envoy answers 500. */
 export class AnswerWriter {
@@ -74,7 +73,7 @@ export class AnswerWriter {
    * Hands a body piece back in FULL_DUPLEX_STREAMED, in as many messages as its size takes. The end of the stream is told
    * iff it came, on the last of them.
    */
-  echo(phase: keyof typeof decoded, body: Buffer, endOfStream: boolean): ProcessingResponse[] {
+  echo(phase: 'request_body' | 'response_body', body: Buffer, endOfStream: boolean): ProcessingResponse[] {
     const answers: ProcessingResponse[] = [];
     for (let at = 0; at < body.length || (at === 0 && endOfStream); at += streamedBytesMax) {
       const piece = body.subarray(at, at + streamedBytesMax);

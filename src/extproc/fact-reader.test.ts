@@ -24,7 +24,9 @@ function scan(text: string, headers: HeaderFacts, missing: ReadonlySet<FactNeed>
 
 describe('readHeaders', () => {
   it('takes the path without its query, and which prompt fields go with it', () => {
-    const { path, promptFields, bodyUnusable } = reader.readHeaders({ headers: [{ key: ':path', raw_value: Buffer.from('/v1/completions?a=/b#c') }] });
+    const { path, promptFields, bodyUnusable } = reader.readHeaders({
+      headers: [{ key: ':path', raw_value: Buffer.from('/v1/completions?a=/b#c') }],
+    });
     expect({ path, promptFields, bodyUnusable }).toEqual({ path: '/v1/completions', promptFields: ['prompt'], bodyUnusable: undefined });
     expect(reader.readHeaders(undefined)).toMatchObject({ path: '', bodyUnusable: 'unknown-path' });
   });
@@ -169,9 +171,17 @@ describe('planScan', () => {
   });
 
   it('reads the prompt only to measure or hash it', () => {
-    expect(reader.planScan(headers, needs('model'), false)).toMatchObject({ promptFields: [], wantPromptBytes: false, prefixBlockBytes: 0, scanBytesMax: 1_000 });
+    expect(reader.planScan(headers, needs('model'), false)).toMatchObject({
+      promptFields: [],
+      wantPromptBytes: false,
+      prefixBlockBytes: 0,
+      scanBytesMax: 1_000,
+    });
     expect(reader.planScan(headers, needs('model'), true)).toMatchObject({ promptFields: ['messages', 'tools', 'functions'], wantPromptBytes: true });
-    expect(reader.planScan(headers, needs('prefix'), false)).toMatchObject({ promptFields: ['messages', 'tools', 'functions'], prefixBlockBytes: 2_048 });
+    expect(reader.planScan(headers, needs('prefix'), false)).toMatchObject({
+      promptFields: ['messages', 'tools', 'functions'],
+      prefixBlockBytes: 2_048,
+    });
   });
 
   it('is the same object for the same needs, so that it is compiled once, and another for others', () => {

@@ -5,6 +5,7 @@ import { loadSync } from '@grpc/proto-loader';
 import type { Router } from '../router/router.ts';
 import type { StreamEvents } from '../router/stream-events.ts';
 import { readAccessLogEntry } from './access-log.ts';
+import type { ProcessingRequest, StreamAccessLogsMessage } from './messages.ts';
 import {
   type AccessLogHandlers,
   accessLogService,
@@ -87,7 +88,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
         },
       };
       const stream = new ProcessStream(options.context, transport);
-      call.on('data', (request) => stream.onMessage(request));
+      call.on('data', (request: ProcessingRequest) => stream.onMessage(request));
       call.on('end', () => {
         stream.onEnd();
         closed();
@@ -115,7 +116,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
         done(null, {});
       };
       endAccessLogs.add(end);
-      call.on('data', (message) => {
+      call.on('data', (message: StreamAccessLogsMessage) => {
         const entries = message.http_logs?.log_entry ?? [];
         let withoutLease = 0;
         for (const entry of entries) {
@@ -150,8 +151,8 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
 
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(options.address, ServerCredentials.createInsecure(), (error, bound) => {
-      if (error) reject(new Error(`cannot listen on ${options.address} (listen.grpc): ${error.message}. Is another process there? Choose another port.`));
-      else resolve(bound);
+      if (error === null) resolve(bound);
+      else reject(new Error(`cannot listen on ${options.address} (listen.grpc): ${error.message}. Is another process there? Choose another port.`));
     });
   });
 

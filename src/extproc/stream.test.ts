@@ -50,7 +50,12 @@ function exchange(modes: FilterModes, request: ModelRequest, trial: Trial = crea
 }
 
 /** A stream that is told raw messages. */
-function raw(trial: Trial = createTrial()): { trial: Trial; stream: ProcessStream; call: RecordedCall; say: (...messages: ProcessingRequest[]) => string[] } {
+function raw(trial: Trial = createTrial()): {
+  trial: Trial;
+  stream: ProcessStream;
+  call: RecordedCall;
+  say: (...messages: ProcessingRequest[]) => string[];
+} {
   const { stream, call } = trial.open();
   const say = (...messages: ProcessingRequest[]): string[] => {
     for (const message of messages) stream.onMessage(received(message));
@@ -61,7 +66,10 @@ function raw(trial: Trial = createTrial()): { trial: Trial; stream: ProcessStrea
 
 function headersMessage(headers: Readonly<Record<string, string>>, more: ProcessingRequest = {}, end = false): ProcessingRequest {
   return {
-    request_headers: { headers: { headers: Object.entries(headers).map(([key, value]) => ({ key, raw_value: Buffer.from(value) })) }, end_of_stream: end },
+    request_headers: {
+      headers: { headers: Object.entries(headers).map(([key, value]) => ({ key, raw_value: Buffer.from(value) })) },
+      end_of_stream: end,
+    },
     ...more,
   };
 }
@@ -212,7 +220,12 @@ describe('each mode, wherever the facts are', () => {
         ['headers', 'body', [headersRouted, 'request_body echo 100', `request_body echo ${mute.length - 100} end`], 1],
         ['headers', 'body and trailers', [headersRouted, 'request_body echo 100', `request_body echo ${mute.length - 100}`, trailersPass], 1],
         ['body', 'body', ['request_headers routed embeddings', 'request_body echo 100', `request_body echo ${full.length - 100} end`], 1],
-        ['body', 'body and trailers', ['request_headers routed embeddings', 'request_body echo 100', `request_body echo ${full.length - 100}`, trailersPass], 1],
+        [
+          'body',
+          'body and trailers',
+          ['request_headers routed embeddings', 'request_body echo 100', `request_body echo ${full.length - 100}`, trailersPass],
+          1,
+        ],
         ['nowhere', 'body', [refusedForModel], 0],
         ['nowhere', 'body and trailers', [refusedForModel], 0],
       ],
@@ -249,7 +262,11 @@ describe('each mode, wherever the facts are', () => {
 
   it('decides on headers in a mode it does not know, and lets its bodies pass', () => {
     const { say } = raw();
-    expect(say(headersMessage(everything, mode(GRPC)), bodyMessage(mute), bodyMessage(mute, true))).toEqual([headersRouted, 'request_body pass', 'request_body pass']);
+    expect(say(headersMessage(everything, mode(GRPC)), bodyMessage(mute), bodyMessage(mute, true))).toEqual([
+      headersRouted,
+      'request_body pass',
+      'request_body pass',
+    ]);
     expect(raw().say(headersMessage(chatPath, mode(GRPC)))).toEqual([refusedForModel]);
   });
 });
@@ -257,7 +274,10 @@ describe('each mode, wherever the facts are', () => {
 describe('a body that may not come', () => {
   it('needs no answer when the declared length is 0', () => {
     // Trailers may follow at once, and where they are not sent to us there is no other chance.
-    const { fate, answers, trial } = exchange({ request: BUFFERED }, { headers: { ...chatPath, ...model, 'content-length': '0' }, pieces: [], trailers: true });
+    const { fate, answers, trial } = exchange(
+      { request: BUFFERED },
+      { headers: { ...chatPath, ...model, 'content-length': '0' }, pieces: [], trailers: true },
+    );
     expect(answers).toEqual([`${headersRouted} ask(NONE/NONE skip)`]);
     expect(fate.cluster).toBe('chat');
     expect(trial.router.requestsInFlight).toBe(1);
@@ -265,7 +285,11 @@ describe('a body that may not come', () => {
 
   it('of unknown length, followed by trailers only, leaves the decision on the headers standing', () => {
     const trial = createTrial();
-    const { stream, fate, answers } = exchange({ request: BUFFERED, trailers: true }, { headers: { ...chatPath, ...model }, pieces: [], trailers: true }, trial);
+    const { stream, fate, answers } = exchange(
+      { request: BUFFERED, trailers: true },
+      { headers: { ...chatPath, ...model }, pieces: [], trailers: true },
+      trial,
+    );
     expect(answers).toEqual([headersRouted, 'request_trailers pass']);
     expect(fate.cluster).toBe('chat');
     stream.onCancelled();
@@ -278,7 +302,10 @@ describe('a body that may not come', () => {
   });
 
   it('is a broken protocol when its length was declared and trailers come in its place', () => {
-    const { fate, trial } = exchange({ request: BUFFERED, trailers: true }, { headers: { ...chatPath, ...model, ...length }, pieces: [], trailers: true });
+    const { fate, trial } = exchange(
+      { request: BUFFERED, trailers: true },
+      { headers: { ...chatPath, ...model, ...length }, pieces: [], trailers: true },
+    );
     expect(fate.failed).toBe('invalid-argument');
     expect(trial.router.requestsInFlight).toBe(0);
   });
@@ -287,7 +314,9 @@ describe('a body that may not come', () => {
     const trial = createTrial({ askForBodyBytesMax: 1_000 });
     const big = { 'content-length': '1001' };
     const pieces = [mute];
-    expect(exchange({ request: NONE, allowOverride: true }, { headers: { ...chatPath, ...model, ...big }, pieces }, trial).answers).toEqual([headersRouted]);
+    expect(exchange({ request: NONE, allowOverride: true }, { headers: { ...chatPath, ...model, ...big }, pieces }, trial).answers).toEqual([
+      headersRouted,
+    ]);
     expect(exchange({ request: NONE, allowOverride: true }, { headers: { ...chatPath, ...big }, pieces }, trial).answers[0]).toBe(
       'request_headers strip ask(BUFFERED/NONE skip)',
     );
@@ -376,7 +405,11 @@ describe('holding the headers', () => {
     const tail = Buffer.from('essages":[]}');
     expect(say(headersMessage(chatPath, mode(FULL_DUPLEX_STREAMED)))).toEqual([]);
     expect(say(bodyMessage(head.subarray(0, 5)))).toEqual([]);
-    expect(say(bodyMessage(head.subarray(5)))).toEqual(['request_headers routed embeddings', 'request_body echo 5', `request_body echo ${head.length - 5}`]);
+    expect(say(bodyMessage(head.subarray(5)))).toEqual([
+      'request_headers routed embeddings',
+      'request_body echo 5',
+      `request_body echo ${head.length - 5}`,
+    ]);
     expect(trial.log).toEqual(['decided embed', 'answered body-early 0']);
     expect(say(bodyMessage(tail))).toEqual([`request_body echo ${tail.length}`]);
     expect(say({ request_trailers: {} })).toEqual(['request_trailers pass']);
@@ -588,7 +621,11 @@ describe('the first token', () => {
   });
 
   it('is asked for without declining the trailers, which may be all that comes', () => {
-    const { fate } = exchange({ request: BUFFERED, allowOverride: true, trailers: true }, { headers: chatPath, pieces: [], trailers: true }, createTrial({ yaml: observing }));
+    const { fate } = exchange(
+      { request: BUFFERED, allowOverride: true, trailers: true },
+      { headers: chatPath, pieces: [], trailers: true },
+      createTrial({ yaml: observing }),
+    );
     expect(fate.refusedWith).toBe(400);
   });
 
@@ -603,7 +640,10 @@ describe('response phases', () => {
     const { say, trial } = raw();
     say(headersMessage(everything, mode(NONE, STREAMED), true));
     const served = { filter_metadata: { 'envoy.lb': toStruct({ 'x-gateway-destination-endpoint-served': '10.0.0.2:8000' }) } };
-    say({ response_headers: { headers: { headers: [{ key: ':status', raw_value: Buffer.from('204') }] }, end_of_stream: true }, metadata_context: served });
+    say({
+      response_headers: { headers: { headers: [{ key: ':status', raw_value: Buffer.from('204') }] }, end_of_stream: true },
+      metadata_context: served,
+    });
     expect(trial.log.at(-1)).toBe('released chat finished response-phases');
     expect(trial.router.completionsSeen).toBe(true);
   });
@@ -643,7 +683,10 @@ describe('without request headers', () => {
 
   it('trailers carry the choice as metadata', () => {
     const { say } = raw(createTrial({ yaml: onePool }));
-    expect(say({ ...bodyMessage(mute.subarray(0, 9)), ...mode(FULL_DUPLEX_STREAMED) }, { request_trailers: {} })).toEqual(['request_body echo 9', 'request_trailers told chat']);
+    expect(say({ ...bodyMessage(mute.subarray(0, 9)), ...mode(FULL_DUPLEX_STREAMED) }, { request_trailers: {} })).toEqual([
+      'request_body echo 9',
+      'request_trailers told chat',
+    ]);
   });
 
   it('responses pass, and nothing is counted', () => {
@@ -661,7 +704,9 @@ describe('observability mode', () => {
   it('is watched in silence, and nothing is counted', () => {
     const { say, trial, stream, call } = raw();
     const watch = { observability_mode: true };
-    expect(say(headersMessage(everything, watch), { ...bodyMessage(full, true), ...watch }, { response_headers: {}, ...watch }, { response_trailers: {} })).toEqual([]);
+    expect(
+      say(headersMessage(everything, watch), { ...bodyMessage(full, true), ...watch }, { response_headers: {}, ...watch }, { response_trailers: {} }),
+    ).toEqual([]);
     stream.onEnd();
     expect(call.ended).toBe('ok');
     expect(trial.log).toEqual(['closed completed']);
@@ -719,7 +764,12 @@ describe('refusals', () => {
   it.each([
     ['no route serves the model', twoPools, { ...chatPath, 'x-model': 'unknown' }, 'refused 404 model_not_found'],
     ['no endpoint is ready', twoPools, everything, 'refused 503 no_ready_endpoint'],
-    ['all are at their limit', twoPools.replaceAll(/\{ address: ('10\.0\.0|'\[fd)/g, '{ limits: { requests: 1 }, address: $1'), everything, 'refused 429 overloaded'],
+    [
+      'all are at their limit',
+      twoPools.replaceAll(/\{ address: ('10\.0\.0|'\[fd)/g, '{ limits: { requests: 1 }, address: $1'),
+      everything,
+      'refused 429 overloaded',
+    ],
   ])('%s', (why, yaml, headers, expected) => {
     const trial = createTrial({ yaml });
     for (const endpoint of trial.fleet.pool('chat')?.endpoints ?? []) {
@@ -787,7 +837,11 @@ describe('a bug', () => {
   it.each([
     ['on headers', NONE, [headersMessage(everything, {}, true)]],
     ['on headers, provisionally', NONE, [headersMessage({ ...chatPath, ...model })]],
-    ['in FULL_DUPLEX_STREAMED', FULL_DUPLEX_STREAMED, [headersMessage(chatPath), bodyMessage(Buffer.from('{"model":"chat-x","prompt_cache_key":"k","user":"u"}'), true)]],
+    [
+      'in FULL_DUPLEX_STREAMED',
+      FULL_DUPLEX_STREAMED,
+      [headersMessage(chatPath), bodyMessage(Buffer.from('{"model":"chat-x","prompt_cache_key":"k","user":"u"}'), true)],
+    ],
   ])('in deciding is a 503 and the end of this stream alone: %s', (_, bodyMode, messages: ProcessingRequest[]) => {
     const { trial, break: breakIt } = brokenFor(undefined);
     const other = raw(trial);
@@ -813,7 +867,8 @@ describe('a bug', () => {
     expect(say(bodyMessage(full, true))).toEqual(['refused 503 internal_error']);
     expect(call.ended).toBe('internal');
     expect(trial.router.requestsInFlight).toBe(0);
-    for (const pool of trial.fleet.pools.values()) for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, promptTokensWaiting: 0 });
+    for (const pool of trial.fleet.pools.values())
+      for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, promptTokensWaiting: 0 });
   });
 
   it('after the decision ends the stream with an error, since no refusal is possible any more', () => {

@@ -247,7 +247,8 @@ export class ProcessStream {
     const { reader, askForBodyBytesMax } = this.#context;
     const missing = this.#missing;
     const model = missing.has('model') && reader.needsBody('model', headers);
-    const others = (missing.has('session') && reader.needsBody('session', headers)) || missing.has('prefix') || missing.has('stream') || missing.has('maxTokens');
+    const others =
+      (missing.has('session') && reader.needsBody('session', headers)) || missing.has('prefix') || missing.has('stream') || missing.has('maxTokens');
     if (!model && !others) return false;
     // A buffered body above Envoy's limit is a 413: only a request that cannot be routed otherwise is worth that risk.
     const mustAsk = this.#requestMode === BodySendMode.NONE;

@@ -7,7 +7,8 @@ const key = 'x-gateway-destination-endpoint-subset';
 
 /** Metadata of one namespace, as it arrives. */
 function metadata(namespace: string, record: Record<string, StructInput>): Metadata | undefined {
-  return decodeProcessingRequest(encodeProcessingRequest({ metadata_context: { filter_metadata: { [namespace]: toStruct(record) } } })).metadata_context;
+  return decodeProcessingRequest(encodeProcessingRequest({ metadata_context: { filter_metadata: { [namespace]: toStruct(record) } } }))
+    .metadata_context;
 }
 
 describe('readSubsetHint', () => {
@@ -37,7 +38,9 @@ describe('readSubsetHint', () => {
     const many = Array.from({ length: 10_500 }, (_, i) => `h:${i}`);
     expect(readSubsetHint(metadata('envoy.lb.subset_hint', { [key]: many }))?.size).toBe(10_000);
     expect(readSubsetHint(metadata('envoy.lb.subset_hint', { [key]: many.join(',') }))?.size).toBe(10_000);
-    expect(readSubsetHint(metadata('envoy.lb.subset_hint', { [key]: [many.slice(0, 6_000).join(','), many.slice(6_000).join(',')] }))?.size).toBe(10_000);
+    expect(readSubsetHint(metadata('envoy.lb.subset_hint', { [key]: [many.slice(0, 6_000).join(','), many.slice(6_000).join(',')] }))?.size).toBe(
+      10_000,
+    );
   });
 });
 

@@ -18,6 +18,18 @@ describe('FleetEndpoint', () => {
     expect([endpoint.requests, endpoint.promptTokens, endpoint.promptTokensWaiting]).toEqual([3, 310, 205]);
   });
 
+  it('keeps to its share of the limit while the other routers cannot be asked', () => {
+    const places = (routers: number, rank: number, requestsMax: number): number => {
+      const endpoint = new FleetEndpoint({ ...define('10.0.0.1:80'), requestsMax });
+      Object.assign(endpoint.foreign, { requests: 100 });
+      endpoint.shareCap({ routers, rank });
+      while (!endpoint.full) endpoint.own.requests += 1;
+      return endpoint.own.requests;
+    };
+    expect([0, 1, 2].map((rank) => places(3, rank, 10))).toEqual([4, 3, 3]);
+    expect([0, 1, 2].map((rank) => places(3, rank, 2))).toEqual([1, 1, 0]);
+  });
+
   it('shares no load with any other', () => {
     const [one, other] = [new FleetEndpoint(define('10.0.0.1:80')), new FleetEndpoint(define('10.0.0.2:80'))];
     one.own.requests += 1;

@@ -10,6 +10,12 @@ export interface EndpointDefinition {
   readonly requestsMax: number | undefined;
 }
 
+/** A router's part in limits that cannot be counted together for now. */
+export interface CapShare {
+  readonly routers: number;
+  readonly rank: number;
+}
+
 /** What one party knows to be in flight on one endpoint. */
 export interface Load {
   readonly requests: number;
@@ -34,6 +40,7 @@ export class FleetEndpoint implements EndpointSnapshot {
   readonly foreign = { requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
   /** What this router ever sent here; only differences mean anything. */
   readonly added = { requests: 0, promptTokens: 0 };
+  #share: CapShare | undefined;
   /** Routers that are guessed for, and the sums of `added` at the times they last told. */
   readonly #guessed = { routers: 0, requests: 0, promptTokens: 0 };
 
@@ -43,6 +50,19 @@ export class FleetEndpoint implements EndpointSnapshot {
     this.weight = definition.weight;
     this.labels = definition.labels;
     this.requestsMax = definition.requestsMax;
+  }
+
+  /** While the other routers cannot be asked, this router keeps to its share of the limit; see `shareCap`. */
+  get full(): boolean {
+    if (this.requestsMax === undefined) return false;
+    if (this.#share === undefined) return this.requests >= this.requestsMax;
+    const { routers, rank } = this.#share;
+    return this.own.requests >= Math.floor(this.requestsMax / routers) + (rank < this.requestsMax % routers ? 1 : 0);
+  }
+
+  /** Divides the limit among routers last seen; this one is the `rank`-th of them (from 0). Undefined: the limit is shared whole. */
+  shareCap(share: CapShare | undefined): void {
+    this.#share = share;
   }
 
   get requests(): number {

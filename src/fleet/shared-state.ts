@@ -1,6 +1,6 @@
 import type { EndpointState } from '../core/fleet-snapshot.ts';
 import type { FleetView } from './fleet-view.ts';
-import type { Load } from './endpoint.ts';
+import type { CapShare, Load } from './endpoint.ts';
 import type { Placements } from './placements.ts';
 
 /** Something that happened on one endpoint and that other routers should hear of. */
@@ -89,6 +89,11 @@ export class SharedState {
     const endpoint = this.#fleet.pool(pool)?.endpoint(address);
     if (endpoint === undefined) return;
     if (state === 'ejected' ? endpoint.state === 'ready' : endpoint.state === 'ejected') endpoint.state = state;
+  }
+
+  /** Divides all limits among routers that cannot ask one another; undefined: they can again. */
+  shareCaps(share: CapShare | undefined): void {
+    for (const pool of this.#fleet.pools.values()) for (const endpoint of pool.endpoints) endpoint.shareCap(share);
   }
 
   /** A router is gone: its load goes with it, its placements stay. */

@@ -2,6 +2,7 @@ import type { SharedState } from '../fleet/shared-state.ts';
 import type { ForwardedCompletion } from '../router/exchange-messages.ts';
 import type { Clock, ExchangeEvents, StateExchange } from '../router/ports.ts';
 import { SharedExchange } from '../router/shared-exchange.ts';
+import { RedisCapLeases } from './redis-cap-leases.ts';
 import { RedisTransport } from './redis-transport.ts';
 import type { RedisSettings } from './settings.ts';
 
@@ -33,6 +34,7 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
     onForwarded,
   });
 
+  const caps = new RedisCapLeases(transport);
   const timers: NodeJS.Timeout[] = [];
   let pushing = true;
   let resubscribedMs = 0;
@@ -57,6 +59,7 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
     snapshotAgeMs: () => exchange.snapshotAgeMs(),
     status: () => exchange.status(),
     trouble: () => transport.trouble,
+    caps,
     start: async () => {
       await transport.start();
       timers.push(
@@ -66,6 +69,7 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
     },
     stop: async () => {
       for (const timer of timers) clearInterval(timer);
+      caps.stop();
       exchange.flush();
       await transport.stop();
     },

@@ -88,12 +88,12 @@ export class RedisTransport implements ExchangeTransport {
   }
 
   publish(pool: string, message: string): void {
-    this.#send(() => this.#commands.publish(this.#keys.events(pool), message));
+    this.send(() => this.#commands.publish(this.#keys.events(pool), message));
   }
 
   publishSnapshot(pool: string, message: string): void {
     const { settings, routerId } = this.#options;
-    this.#send(async () => {
+    this.send(async () => {
       try {
         await this.#scripts.publishSnapshot(pool, routerId, message, 3 * settings.snapshotMs, 20 * settings.snapshotMs);
       } catch (error) {
@@ -107,12 +107,12 @@ export class RedisTransport implements ExchangeTransport {
   storePlacements(pool: string, placements: readonly StoredPlacement[]): void {
     for (let at = 0; at < placements.length; at += 1_000) {
       const page = placements.slice(at, at + 1_000);
-      this.#send(() => this.#scripts.storePlacements(pool, page));
+      this.send(() => this.#scripts.storePlacements(pool, page));
     }
   }
 
   forward(owner: string, message: string): boolean {
-    return this.#send(() => this.#commands.publish(this.#keys.reports(owner), message));
+    return this.send(() => this.#commands.publish(this.#keys.reports(owner), message));
   }
 
   wake(): void {
@@ -199,7 +199,7 @@ export class RedisTransport implements ExchangeTransport {
   }
 
   /** Starts a send, if Redis can take one. Its outcome is noted when it comes; nobody waits for it. */
-  #send(send: () => Promise<unknown>): boolean {
+  send(send: () => Promise<unknown>): boolean {
     if (this.#stopped || !this.ready || this.#underWay >= sendsUnderWayMax) {
       this.#options.events.exchangeDropped();
       return false;

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { CappedEndpoint } from '../router/ports.ts';
 import type { StoredPlacement } from '../router/shared-exchange.ts';
 import type { RedisClient } from './connection.ts';
 import type { Keys } from './keys.ts';
@@ -67,12 +68,6 @@ export class Scripts {
   async releaseCap(pool: string, address: string, leases: readonly string[]): Promise<number> {
     return toNumber(await this.#run['release-cap'](1, this.#keys.cap(pool, address), ...leases));
   }
-}
-
-/** An endpoint with an exact limit of requests in flight. */
-export interface CappedEndpoint {
-  readonly address: string;
-  readonly requestsMax: number;
 }
 
 function toNumber(reply: unknown): number {

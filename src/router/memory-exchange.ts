@@ -11,5 +11,6 @@ export function createMemoryExchange(): StateExchange {
     snapshotAgeMs: () => undefined,
     status: () => ({ connected: true, pushing: false, routersLastSeen: 1, routers: [] }),
     trouble: () => undefined,
+    caps: undefined,
   };
 }

@@ -64,6 +64,23 @@ export interface ExchangeStatus {
   readonly routers: readonly RouterStatus[];
 }
 
+/** An endpoint with an exact limit of requests in flight, over all routers. */
+export interface CappedEndpoint {
+  readonly address: string;
+  readonly requestsMax: number;
+}
+
+/**
+ * Places on capped endpoints, counted exactly over all routers. The one thing that may cost a request a round trip: only requests to
+ * pools with `limits.requests` ask.
+ */
+export interface CapLeases {
+  /** Takes a place on the first of the endpoints that has one. `unavailable`: nobody could be asked. Never rejects. */
+  acquire(pool: string, lease: string, endpoints: readonly CappedEndpoint[]): Promise<{ readonly taken: string | undefined } | 'unavailable'>;
+  /** Gives a place back; returns at once. Idempotent. */
+  release(pool: string, address: string, lease: string): void;
+}
+
 /** What goes between routers. The request path only appends to it and never waits for it. */
 export interface StateExchange {
   readonly kind: 'memory' | 'redis';
@@ -79,6 +96,8 @@ export interface StateExchange {
   status(): ExchangeStatus;
   /** What is wrong with what carries it now; undefined: nothing known. */
   trouble(): ExchangeTrouble | undefined;
+  /** Exact limits over all routers; undefined where this router is alone and its own counts are exact. */
+  readonly caps: CapLeases | undefined;
 }
 
 /** What is wrong with what carries the exchange. */

@@ -64,13 +64,15 @@ export class SharedExchange {
   #lastEchoMs: number | undefined;
   #down = true;
   #pushing = true;
-  #routersLastSeen = 1;
+  /** Routers, this one included, when last anything was heard; sorted. */
+  #idsLastSeen: readonly string[];
   #eventsThisSecond = 0;
   #secondStartedMs = 0;
   #calmSeconds = 0;
 
   constructor(options: SharedExchangeOptions) {
     this.#options = options;
+    this.#idsLastSeen = [options.routerId];
   }
 
   // ---- from the router: appends only ----
@@ -104,7 +106,7 @@ export class SharedExchange {
     return {
       connected: !this.#down,
       pushing: this.#pushing,
-      routersLastSeen: this.#routersLastSeen,
+      routersLastSeen: this.#idsLastSeen.length,
       routers: [
         { id: routerId, ageMs: 0, requestsInFlight: state.ownRequests },
         ...[...this.#peers].map(([id, { lastHeardMs }]) => ({ id, ageMs: nowMs - lastHeardMs, requestsInFlight: state.requestsOf(id) })),
@@ -163,7 +165,6 @@ export class SharedExchange {
     peer.lastHeardMs = nowMs;
     peer.sequence = message.sequence;
     this.#peers.set(message.router, peer);
-    this.#routersLastSeen = this.#peers.size + 1;
     if (message.kind === 'snapshot') {
       peer.pushes = message.pushes;
       state.applySnapshot(message.router, pool, message.loads, message.pushes);
@@ -218,16 +219,17 @@ export class SharedExchange {
   }
 
   #missSilent(nowMs: number): void {
-    const { snapshotMs, state } = this.#options;
+    const { snapshotMs, state, routerId } = this.#options;
     const silentMs = this.#lastEchoMs === undefined ? Infinity : nowMs - this.#lastEchoMs;
     this.#down = silentMs > echoPeriodsMax * snapshotMs;
+    if (!this.#down) this.#idsLastSeen = [routerId, ...this.#peers.keys()].sort();
+    state.shareCaps(this.#down ? { routers: this.#idsLastSeen.length, rank: this.#idsLastSeen.indexOf(routerId) } : undefined);
     // While nothing is heard, silence says nothing about the others: their last word stands for a while.
     const patienceMs = this.#down ? frozenMsMax : silentPeriodsMax * snapshotMs;
     for (const [router, { lastHeardMs }] of this.#peers) {
       if (nowMs - lastHeardMs <= patienceMs) continue;
       this.#peers.delete(router);
       state.forget(router);
-      if (!this.#down) this.#routersLastSeen = this.#peers.size + 1;
     }
   }
 

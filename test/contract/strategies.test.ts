@@ -32,6 +32,7 @@ const endpoint = fc
     weight: fc.oneof(fc.constant(1), fc.double({ min: 0.001, max: 1_000_000, noNaN: true })),
     state: fc.constantFrom('ready', 'not-ready', 'ejected', 'draining'),
     requestsMax: fc.option(fc.integer({ min: 1, max: 10 }), { nil: undefined }),
+    full: fc.boolean(),
     requests: count,
     promptTokens: count,
     waitingShare: fc.double({ min: 0, max: 1, noNaN: true }),
@@ -127,7 +128,7 @@ describe.each(filters.map((filter) => [filter.type, filter] as const))('filter %
         for (const candidate of input.pool.endpoints) {
           const reason = run(candidate, input);
           if (reason !== undefined) expect(reason).toMatch(/^[a-z]+(-[a-z]+)*$/);
-          const idle = { ...candidate, state: 'ready' as const, requestsMax: undefined, requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
+          const idle = { ...candidate, state: 'ready' as const, requestsMax: undefined, full: false, requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
           expect(run(idle, input)).toBeUndefined();
         }
       }),
@@ -190,7 +191,7 @@ describe.each(pickers.map((picker) => [picker.type, picker] as const))('picker %
     const firsts = new Set<string | undefined>();
     const candidates = [1, 2, 3].map((i): EndpointSnapshot => {
       const address = `10.0.0.${i}:80`;
-      const idle = { state: 'ready' as const, requestsMax: undefined, requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
+      const idle = { state: 'ready' as const, requestsMax: undefined, full: false, requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
       return { address, hash: hashName(address), weight: 1, labels: {}, ...idle };
     });
     const [sample] = fc.sample(situation, { numRuns: 1, seed: 1 });

@@ -1,4 +1,4 @@
-import type { EnvoyConfig } from './envoy-process.ts';
+import type { EnvoyConfig } from '../../lab/envoy-process.ts';
 
 type Listener = EnvoyConfig['static_resources']['listeners'][number];
 
@@ -25,4 +25,14 @@ export function withListeners(configs: Readonly<Record<string, EnvoyConfig>>): E
     return { ...listener, name };
   });
   return whole;
+}
+
+/**
+ * Sets the largest body that is buffered. The route's own limit is not enough for less than 1 MiB: that much the connection may hold,
+ * and the larger of the two counts.
+ */
+export function limitBodies(config: EnvoyConfig, bytes: number): EnvoyConfig {
+  for (const listener of config.static_resources.listeners) Object.assign(listener, { per_connection_buffer_limit_bytes: bytes });
+  for (const host of connectionManager(config).route_config.virtual_hosts) host.request_body_buffer_limit = bytes;
+  return config;
 }

@@ -93,7 +93,10 @@ async function until(condition: () => boolean, msMax = 10_000): Promise<void> {
 function headersMessage(mode: BodySendMode, headers: Readonly<Record<string, string>>, end = false): ProcessingRequest {
   const all = { ':path': '/v1/chat/completions', ...headers };
   return {
-    request_headers: { headers: { headers: Object.entries(all).map(([key, value]) => ({ key, raw_value: Buffer.from(value) })) }, end_of_stream: end },
+    request_headers: {
+      headers: { headers: Object.entries(all).map(([key, value]) => ({ key, raw_value: Buffer.from(value) })) },
+      end_of_stream: end,
+    },
     protocol_config: { request_body_mode: mode },
   };
 }
@@ -237,7 +240,8 @@ describe('external processing', () => {
     expect(await late.ended()).toBe(status.INTERNAL);
 
     for (const other of others) other.say({ request_body: { body, end_of_stream: true } });
-    for (const other of others) expect(await other.answered(2)).toEqual(['request_headers routed embeddings', `request_body echo ${body.length} end`]);
+    for (const other of others)
+      expect(await other.answered(2)).toEqual(['request_headers routed embeddings', `request_body echo ${body.length} end`]);
     await until(() => server.streamsOpen === 20);
     for (const other of others) other.call.end();
     await until(() => server.streamsOpen === 0);
@@ -263,7 +267,7 @@ describe('external processing', () => {
     opened.push(() => session.destroy());
     const troubles: string[] = [];
     session.on('goaway', (code) => troubles.push(`GOAWAY ${code}`));
-    session.on('error', (error) => troubles.push(error.message));
+    session.on('error', (error: Error) => troubles.push(error.message));
     session.on('close', () => troubles.push('closed'));
     const message = toFrame(encodeProcessingRequest(routable));
     const streamsMax = 4_000;
@@ -278,7 +282,7 @@ describe('external processing', () => {
           answered += 1;
           stream.close(http2.constants.NGHTTP2_CANCEL);
         });
-        stream.on('error', (error) => troubles.push(error.message));
+        stream.on('error', (error: Error) => troubles.push(error.message));
         stream.on('close', resolve);
         stream.write(message);
       });

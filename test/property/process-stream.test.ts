@@ -30,7 +30,10 @@ const jsonBody = fc
     pad: padding.map((bytes) => 'x'.repeat(bytes)),
     order: fc.shuffledSubarray(['model', 'user', 'prompt_cache_key', 'pad'] as const, { minLength: 4 }),
   })
-  .map(({ order, ...fields }) => ({ model: fields.model, body: Buffer.from(JSON.stringify(Object.fromEntries(order.map((name) => [name, fields[name]])))) }));
+  .map(({ order, ...fields }) => ({
+    model: fields.model,
+    body: Buffer.from(JSON.stringify(Object.fromEntries(order.map((name) => [name, fields[name]])))),
+  }));
 
 const headerFacts = fc.record({
   model: fc.constantFrom(undefined, undefined, 'chat-large', 'embed-small'),
@@ -101,10 +104,14 @@ describe('a request through Envoy', () => {
           vi.advanceTimersByTime(100);
           fate = filter.fate();
         }
-        const isAsked = request === NONE && early !== true && filterModes.response !== FULL_DUPLEX_STREAMED && json !== null && facts.model === undefined;
+        const isAsked =
+          request === NONE && early !== true && filterModes.response !== FULL_DUPLEX_STREAMED && json !== null && facts.model === undefined;
         const readsBody =
           json !== null &&
-          (request === BUFFERED || request === FULL_DUPLEX_STREAMED || (request === STREAMED && early === true) || (isAsked && allowOverride === true));
+          (request === BUFFERED ||
+            request === FULL_DUPLEX_STREAMED ||
+            (request === STREAMED && early === true) ||
+            (isAsked && allowOverride === true));
         const model = facts.model ?? (readsBody ? json.model : undefined);
         const isHeardAgain = trailers && filterModes.trailers === true;
         if (isAsked && allowOverride !== true) expect(fate.cluster ?? fate.refusedWith).toBe(isHeardAgain ? 400 : 'none');
@@ -128,7 +135,9 @@ describe('a request through Envoy', () => {
           const before = opened.call.answers.length;
           filter.respond([Buffer.from('a'), Buffer.alloc(70_000), Buffer.alloc(0)]);
           if (filter.responseMode === FULL_DUPLEX_STREAMED) {
-            const echoed = opened.call.answers.slice(before).flatMap((answer) => answer.response_body?.response?.body_mutation?.streamed_response ?? []);
+            const echoed = opened.call.answers
+              .slice(before)
+              .flatMap((answer) => answer.response_body?.response?.body_mutation?.streamed_response ?? []);
             expect(echoed.reduce((sum, { body }) => sum + (body?.length ?? 0), 0)).toBe(70_001);
             expect(echoed.map(({ end_of_stream: end }) => end === true)).toEqual(echoed.map((_, i) => i === echoed.length - 1));
           }
@@ -151,7 +160,10 @@ function isAskedForNothing(request: number, { early, response, trailers }: Filte
 }
 
 /** One thing that happens to a stream. */
-type Event = { readonly kind: 'message'; readonly message: ProcessingRequest } | { readonly kind: 'wait'; readonly ms: number } | { readonly kind: 'break' | 'mend' };
+type Event =
+  | { readonly kind: 'message'; readonly message: ProcessingRequest }
+  | { readonly kind: 'wait'; readonly ms: number }
+  | { readonly kind: 'break' | 'mend' };
 
 const bytes = fc.oneof(
   { weight: 3, arbitrary: fc.constant(Buffer.alloc(0)) },
@@ -167,17 +179,25 @@ const metadata = fc.option(
     { metadata_context: { filter_metadata: { 'envoy.lb': toStruct({ 'x-gateway-destination-endpoint-served': '10.0.0.2:8000' }) } } },
   ),
 );
-const anyHeaders = headerFacts.map((facts) => ({ headers: Object.entries(headersOf(facts)).map(([key, value]) => ({ key, raw_value: Buffer.from(value) })) }));
+const anyHeaders = headerFacts.map((facts) => ({
+  headers: Object.entries(headersOf(facts)).map(([key, value]) => ({ key, raw_value: Buffer.from(value) })),
+}));
 const anyMessage: fc.Arbitrary<ProcessingRequest> = fc
   .tuple(
     fc.oneof(
-      { weight: 2, arbitrary: fc.record({ headers: anyHeaders, end_of_stream: end }).map((request_headers): ProcessingRequest => ({ request_headers })) },
+      {
+        weight: 2,
+        arbitrary: fc.record({ headers: anyHeaders, end_of_stream: end }).map((request_headers): ProcessingRequest => ({ request_headers })),
+      },
       { weight: 6, arbitrary: fc.record({ body: bytes, end_of_stream: end }).map((request_body): ProcessingRequest => ({ request_body })) },
       { weight: 1, arbitrary: fc.constant<ProcessingRequest>({ request_trailers: {} }) },
       { weight: 2, arbitrary: fc.record({ end_of_stream: end }).map((response_headers): ProcessingRequest => ({ response_headers })) },
       { weight: 4, arbitrary: fc.record({ body: bytes, end_of_stream: end }).map((response_body): ProcessingRequest => ({ response_body })) },
       { weight: 1, arbitrary: fc.constant<ProcessingRequest>({ response_trailers: {} }) },
-      { weight: 1, arbitrary: fc.constantFrom<ProcessingRequest>({}, { request_headers: {}, request_body: {} }, { request_body: {}, response_trailers: {} }) },
+      {
+        weight: 1,
+        arbitrary: fc.constantFrom<ProcessingRequest>({}, { request_headers: {}, request_body: {} }, { request_body: {}, response_trailers: {} }),
+      },
     ),
     metadata,
   )
@@ -196,7 +216,10 @@ const anyStream = fc.record({
   early: end,
   observes: fc.oneof({ weight: 9, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
   // Most begin as they should, so that the fuzz gets beyond the first message.
-  starts: fc.option(fc.record({ headers: anyHeaders, end_of_stream: fc.oneof({ weight: 4, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: end }) }), { freq: 6 }),
+  starts: fc.option(
+    fc.record({ headers: anyHeaders, end_of_stream: fc.oneof({ weight: 4, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: end }) }),
+    { freq: 6 },
+  ),
   events: anyEvents,
   ending: fc.constantFrom('onEnd', 'onCancelled'),
 });
@@ -301,14 +324,18 @@ describe('any messages in any order', () => {
           if (observes) expect(call.answers).toEqual([]);
           else if (told[0]?.request_headers !== undefined && !isOver) {
             const isAnswered = call.answers.some((answer) => answer.request_headers !== undefined);
-            const isComplete = told.some((message) => (message.request_headers ?? message.request_body)?.end_of_stream === true || message.request_trailers !== undefined);
+            const isComplete = told.some(
+              (message) => (message.request_headers ?? message.request_body)?.end_of_stream === true || message.request_trailers !== undefined,
+            );
             if (isComplete) expect(isAnswered).toBe(true);
             if (isAnswered && request === FULL_DUPLEX_STREAMED) {
               const bodies = told.flatMap(({ request_body: body }) => body ?? []);
               const lastAt = bodies.findIndex(({ end_of_stream: last }) => last === true);
               const expected = lastAt === -1 ? bodies : bodies.slice(0, lastAt + 1);
               const streamed = call.answers.flatMap((answer) => answer.request_body?.response?.body_mutation?.streamed_response ?? []);
-              expect(streamed.reduce((sum, { body }) => sum + (body?.length ?? 0), 0)).toBe(expected.reduce((sum, { body }) => sum + (body?.length ?? 0), 0));
+              expect(streamed.reduce((sum, { body }) => sum + (body?.length ?? 0), 0)).toBe(
+                expected.reduce((sum, { body }) => sum + (body?.length ?? 0), 0),
+              );
               expect(streamed.some(({ end_of_stream: last }) => last === true)).toBe(lastAt !== -1);
             }
           }

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import { atLimit } from '../../core/decide.ts';
-import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
 import type { DecisionInput } from '../../core/policy.ts';
 import { FleetEndpoint } from '../../fleet/endpoint.ts';
 import { withinLimits } from './within-limits.ts';
@@ -17,7 +16,9 @@ describe('within-limits', () => {
     [7, 8, undefined],
     [8, 8, atLimit],
   ])('%d in flight of %s: %s', (requests, requestsMax, reason) => {
-    expect(run({ requests, requestsMax } as EndpointSnapshot, {} as DecisionInput)).toBe(reason);
+    const endpoint = new FleetEndpoint({ address: '10.0.0.1:80', weight: 1, labels: {}, requestsMax });
+    endpoint.own.requests = requests;
+    expect(run(endpoint, {} as DecisionInput)).toBe(reason);
   });
 
   it('counts the whole fleet, not this router alone', () => {

@@ -7,5 +7,5 @@ export const withinLimits = defineFilter({
   type: 'within-limits',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (endpoint) => (endpoint.requestsMax !== undefined && endpoint.requests >= endpoint.requestsMax ? atLimit : undefined),
+  create: () => (endpoint) => (endpoint.full ? atLimit : undefined),
 });

@@ -27,6 +27,7 @@ function preferred(...written: readonly Written[]): EndpointSnapshot[] {
     labels: {},
     state: 'ready' as const,
     requestsMax: undefined,
+    full: false,
     requests: written[i]?.requests ?? 0,
     promptTokens: written[i]?.promptTokens ?? 0,
     promptTokensWaiting: 0,

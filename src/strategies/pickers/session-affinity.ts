@@ -57,9 +57,20 @@ export const sessionAffinity = definePicker({
         return { order: [placed, ...preference.filter((endpoint) => endpoint !== placed)], reason: 'affinity-placed', home };
       }
       const roomy = preference.filter(within);
-      if (roomy.length === 0) return { order: preference, reason: 'affinity-all-over-bound', home };
-      const order = [...roomy, ...preference.filter((endpoint) => !roomy.includes(endpoint))];
+      if (roomy.length === 0) {
+        // A prompt larger than every bound has to go somewhere, and better not to the fullest: to one that carries no more than
+        // its share of what is there.
+        const below = preference.filter((endpoint) => loadOf(endpoint) <= ((total - own) * endpoint.weight) / weights);
+        return { order: moveToFront(preference, below), reason: 'affinity-all-over-bound', home };
+      }
+      const order = moveToFront(preference, roomy);
       return { order, reason: order[0]?.address === home ? 'affinity-home' : 'affinity-diverted', home };
     };
   },
 });
+
+/** The chosen first, then the rest, each in the order of the whole. */
+function moveToFront(all: readonly EndpointSnapshot[], chosen: readonly EndpointSnapshot[]): EndpointSnapshot[] {
+  const first = new Set(chosen);
+  return [...chosen, ...all.filter((endpoint) => !first.has(endpoint))];
+}

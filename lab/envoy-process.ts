@@ -1,6 +1,6 @@
 // Starts real Envoys on the shipped configuration, for the end-to-end tests, the demo and the deployment checks.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 
-const envoyFolder = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../envoy');
+const envoyFolder = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../envoy');
 const startupMsDefault = 20_000;
 const stopMsMax = 5_000;
 const logCharsMax = 256 * 1024;
@@ -332,9 +332,10 @@ export async function startEnvoy(start: EnvoyStart): Promise<EnvoyProcess> {
       resolve();
     });
   });
-  // A test process that dies must not leave its Envoy behind.
+  // A test process that ends without stop() must leave nothing behind.
   const killAtExit = (): void => {
     child.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
   };
   process.once('exit', killAtExit);
 

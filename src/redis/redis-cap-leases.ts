@@ -1,0 +1,62 @@
+import type { CapLeases, CappedEndpoint } from '../router/ports.ts';
+import type { RedisTransport } from './redis-transport.ts';
+
+/** How long a place is held without being renewed, in ms: so long a router that died keeps its places. */
+const placeTtlMs = 10_000;
+/** Leases renewed or given back by one call. */
+const leasesPerCall = 1_000;
+
+/** Places on capped endpoints, kept in Redis under its clock. */
+export class RedisCapLeases implements CapLeases {
+  readonly #transport: RedisTransport;
+  /** Places held, by pool and address. */
+  readonly #held = new Map<string, { readonly pool: string; readonly address: string; readonly leases: Set<string> }>();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(transport: RedisTransport) {
+    this.#transport = transport;
+    this.#timer = setInterval(() => this.#renew(), placeTtlMs / 3);
+    this.#timer.unref();
+  }
+
+  async acquire(pool: string, lease: string, endpoints: readonly CappedEndpoint[]): Promise<{ readonly taken: string | undefined } | 'unavailable'> {
+    if (!this.#transport.ready) return 'unavailable';
+    try {
+      const taken = await this.#transport.scripts.acquireCap(pool, lease, endpoints, placeTtlMs);
+      if (taken !== undefined) this.#places(pool, taken).add(lease);
+      return { taken };
+    } catch {
+      // The transport tells of the trouble; the place, if it was taken after all, expires.
+      return 'unavailable';
+    }
+  }
+
+  release(pool: string, address: string, lease: string): void {
+    if (!this.#places(pool, address).delete(lease)) return;
+    this.#transport.send(() => this.#transport.scripts.releaseCap(pool, address, [lease]));
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  #places(pool: string, address: string): Set<string> {
+    const name = `${pool}/${address}`;
+    let places = this.#held.get(name);
+    if (places === undefined) {
+      places = { pool, address, leases: new Set() };
+      this.#held.set(name, places);
+    }
+    return places.leases;
+  }
+
+  #renew(): void {
+    for (const { pool, address, leases } of this.#held.values()) {
+      const all = [...leases];
+      for (let at = 0; at < all.length; at += leasesPerCall) {
+        const page = all.slice(at, at + leasesPerCall);
+        this.#transport.send(() => this.#transport.scripts.renewCap(pool, address, page, placeTtlMs));
+      }
+    }
+  }
+}
