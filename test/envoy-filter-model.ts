@@ -1,5 +1,5 @@
-// What Envoy's ext_proc filter does with one request, as far as a processor can tell: modelled after ext_proc.cc and processor_state.cc of
-// Envoy 1.40, checked against real Envoys 1.36 and 1.40. Unlike a real one it says at once what was wrong with an answer.
+// What Envoy's ext_proc filter does with one request, as far as a processor can tell: modelled after Envoy's ext_proc.cc and
+// processor_state.cc; what is surprising in it was seen in real Envoys, 1.36 and 1.40. Unlike those it says at once what was wrong with an answer.
 import { BodySendMode, HeaderSendMode, type ProcessingMode, type ProcessingRequest, type ProcessingResponse } from '../src/extproc/messages.ts';
 import type { ProcessStream } from '../src/extproc/stream.ts';
 import { received, type RecordedCall } from './stream-under-test.ts';

@@ -109,7 +109,7 @@ export function createTrial(options: TrialOptions = {}): Trial {
   const { clusterHeader, endpointHeader } = config.settings.outputs;
   const context: StreamContext = {
     router,
-    reader: new FactReader(config.settings.facts, [clusterHeader, endpointHeader], options.scanBytesMax ?? 1_048_576),
+    reader: new FactReader(config.settings.facts, options.scanBytesMax ?? 1_048_576),
     writer: new AnswerWriter({ clusterHeader, endpointHeader }),
     events,
     clock: { nowMs: () => clock.ms },

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Policy } from '../core/policy.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import type { RoutingTable } from '../router/routing-table.ts';
+import { createMemoryExchange } from '../router/memory-exchange.ts';
 import { createFleetReport } from './fleet-report.ts';
 
 const fleet = new FleetView([
@@ -29,6 +30,8 @@ describe('createFleetReport', () => {
     const idle = { requestsInFlight: 0, promptTokensInFlight: 0, promptTokensWaiting: 0, fleetRequestsInFlight: 0 };
     const expected = {
       router: { id: 'router-1', state: 'serving', uptimeS: 61 },
+      sharing: { kind: 'memory', connected: true, pushing: false, snapshotAgeMs: null, trouble: null },
+      routers: [],
       pools: [
         {
           name: 'chat',
@@ -57,9 +60,38 @@ describe('createFleetReport', () => {
         },
       ],
     };
-    const report = createFleetReport({ routerId: 'router-1', state: 'serving', uptimeMs: 61_999, fleet, table });
+    const report = createFleetReport({ routerId: 'router-1', state: 'serving', uptimeMs: 61_999, fleet, table, exchange: createMemoryExchange() });
     // Compared as JSON, since that is what goes out: nothing may be undefined.
     expect(JSON.parse(JSON.stringify(report))).toEqual(expected);
     expect(report).toEqual(expected);
+  });
+
+  it('lists the routers with their age and their share of the load, and says what is wrong', () => {
+    const { sharing, routers } = createFleetReport({
+      routerId: 'a',
+      state: 'serving',
+      uptimeMs: 0,
+      fleet,
+      table,
+      exchange: {
+        kind: 'redis',
+        status: () => ({
+          connected: false,
+          pushing: true,
+          routersLastSeen: 2,
+          routers: [
+            { id: 'a', ageMs: 0, requestsInFlight: 3 },
+            { id: 'b', ageMs: 41.6, requestsInFlight: 1 },
+          ],
+        }),
+        snapshotAgeMs: () => 512.4,
+        trouble: () => ({ code: 'timeout', message: 'no answer', permanent: false }),
+      },
+    });
+    expect(sharing).toEqual({ kind: 'redis', connected: false, pushing: true, snapshotAgeMs: 512, trouble: { code: 'timeout', message: 'no answer' } });
+    expect(routers).toEqual([
+      { id: 'a', ageMs: 0, requestsInFlight: 3, loadShare: 0.75 },
+      { id: 'b', ageMs: 42, requestsInFlight: 1, loadShare: 0.25 },
+    ]);
   });
 });

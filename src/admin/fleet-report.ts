@@ -1,5 +1,6 @@
 import type { EndpointState } from '../core/fleet-snapshot.ts';
 import type { FleetPool, FleetView } from '../fleet/fleet-view.ts';
+import type { StateExchange } from '../router/ports.ts';
 import type { RoutedPool, RoutingTable } from '../router/routing-table.ts';
 
 /** What this router says of itself. */
@@ -34,9 +35,34 @@ export interface PoolReport {
   readonly endpoints: readonly EndpointReport[];
 }
 
+/** How this router shares state with others. */
+export interface SharingReport {
+  readonly kind: 'memory' | 'redis';
+  /** Whether the routers hear one another now. */
+  readonly connected: boolean;
+  /** Whether load is pushed as it changes, or told by snapshots alone. */
+  readonly pushing: boolean;
+  /** Age of what is known of the others; null where nothing is shared or was heard. */
+  readonly snapshotAgeMs: number | null;
+  /** What is wrong, by a stable code and in words; null: nothing known. */
+  readonly trouble: { readonly code: string; readonly message: string } | null;
+}
+
+/** A router of the fleet, this one included. */
+export interface PeerReport {
+  readonly id: string;
+  /** Since it was last heard. */
+  readonly ageMs: number;
+  readonly requestsInFlight: number;
+  /** Its part of all requests in flight, from 0 to 1; 0 where there are none. */
+  readonly loadShare: number;
+}
+
 /** The fleet as this router sees it: the body of `/api/v1/fleet`. */
 export interface FleetReport {
   readonly router: RouterReport;
+  readonly sharing: SharingReport;
+  readonly routers: readonly PeerReport[];
   readonly pools: readonly PoolReport[];
 }
 
@@ -47,17 +73,42 @@ export function createFleetReport({
   uptimeMs,
   fleet,
   table,
+  exchange,
 }: {
   readonly routerId: string;
   readonly state: RouterReport['state'];
   readonly uptimeMs: number;
   readonly fleet: FleetView;
   readonly table: RoutingTable;
+  readonly exchange: Pick<StateExchange, 'kind' | 'status' | 'snapshotAgeMs' | 'trouble'>;
 }): FleetReport {
   const routed = new Map<string, RoutedPool>(table.routes.flatMap(({ targets }) => targets.map(({ pool }) => [pool.name, pool] as const)));
   return {
     router: { id: routerId, state, uptimeS: Math.floor(uptimeMs / 1_000) },
+    ...reportSharing(exchange),
     pools: [...fleet.pools.values()].map((pool) => toPoolReport(pool, routed.get(pool.name))),
+  };
+}
+
+function reportSharing(exchange: Pick<StateExchange, 'kind' | 'status' | 'snapshotAgeMs' | 'trouble'>): Pick<FleetReport, 'sharing' | 'routers'> {
+  const { connected, pushing, routers } = exchange.status();
+  const trouble = exchange.trouble();
+  const ageMs = exchange.snapshotAgeMs();
+  const total = routers.reduce((sum, { requestsInFlight }) => sum + requestsInFlight, 0);
+  return {
+    sharing: {
+      kind: exchange.kind,
+      connected,
+      pushing,
+      snapshotAgeMs: ageMs === undefined ? null : Math.round(ageMs),
+      trouble: trouble === undefined ? null : { code: trouble.code, message: trouble.message },
+    },
+    routers: routers.map(({ id, ageMs: sinceMs, requestsInFlight }) => ({
+      id,
+      ageMs: Math.round(sinceMs),
+      requestsInFlight,
+      loadShare: total === 0 ? 0 : requestsInFlight / total,
+    })),
   };
 }
 

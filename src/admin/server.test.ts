@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import type { FleetReport } from './fleet-report.ts';
 import { type AdminOptions, type AdminServer, type ReadinessPart, startAdmin } from './server.ts';
 
-const report: FleetReport = { router: { id: 'a', state: 'serving', uptimeS: 3 }, pools: [] };
+const report: FleetReport = { router: { id: 'a', state: 'serving', uptimeS: 3 }, sharing: { kind: 'memory', connected: true, pushing: false, snapshotAgeMs: null, trouble: null }, routers: [], pools: [] };
 let started: AdminServer[] = [];
 
 afterEach(async () => {

@@ -9,7 +9,7 @@ import { startGrpcServer } from '../extproc/grpc-server.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import { SharedState } from '../fleet/shared-state.ts';
-import type { Clock, Rng } from '../router/ports.ts';
+import type { Clock, Rng, StateExchange } from '../router/ports.ts';
 import { Router } from '../router/router.ts';
 import { combineEvents, createEventLog } from '../telemetry/event-log.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -70,7 +70,7 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
     messageBytesMax: settings.limits.messageBytesMax,
     context: {
       router,
-      reader: new FactReader(settings.facts, [clusterHeader, endpointHeader], settings.limits.scanBytesMax),
+      reader: new FactReader(settings.facts, settings.limits.scanBytesMax),
       writer: new AnswerWriter({ clusterHeader, endpointHeader }),
       events,
       clock,
@@ -83,14 +83,15 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
     registry: metrics.registry,
     readiness: () => [
       { name: 'grpc', ready: state === 'serving', reason: state === 'serving' ? 'serving' : state },
-      { name: 'state', ready: true, reason: exchange.kind },
+      // Never in the way of requests: without Redis they are routed on what is known here.
+      { name: 'state', ready: true, reason: describeState(exchange) },
       ...[...fleet.pools.values()].map((pool) => {
         const ready = pool.endpoints.filter((endpoint) => endpoint.state === 'ready').length;
         return { name: `pool:${pool.name}`, ready: ready > 0, reason: `${ready} of ${pool.endpoints.length} endpoints ready` };
       }),
     ],
     onError: (error) => events.failed(error),
-    fleet: () => createFleetReport({ routerId, state, uptimeMs: clock.nowMs() - startedMs, fleet, table: config.table }),
+    fleet: () => createFleetReport({ routerId, state, uptimeMs: clock.nowMs() - startedMs, fleet, table: config.table, exchange }),
   }).catch(async (error: unknown) => {
     await grpc.stop(0);
     throw error;
@@ -118,4 +119,11 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
     logger.info('stopped');
   };
   return { grpcPort: grpc.port, adminPort: admin.port, drain: () => (draining ??= drain()) };
+}
+
+function describeState(exchange: StateExchange): string {
+  if (exchange.kind === 'memory') return 'memory';
+  const ageMs = exchange.snapshotAgeMs();
+  const age = ageMs === undefined ? 'nothing heard yet' : `last heard ${Math.round(ageMs)} ms ago`;
+  return exchange.status().connected ? `redis: connected, ${age}` : `redis: DEGRADED, ${age}: ${exchange.trouble()?.message ?? 'no echo'}`;
 }

@@ -22,7 +22,7 @@ function sent(answer: ProcessingResponse): ProcessingResponse {
 }
 
 function headersSet(mutation: HeaderMutation | undefined): Record<string, string | undefined> {
-  return Object.fromEntries((mutation?.set_headers ?? []).map(({ header }) => [header?.key, header?.raw_value?.toString()]));
+  return Object.fromEntries((mutation?.set_headers ?? []).map(({ header }) => [header?.key ?? '', header?.raw_value?.toString()] as const));
 }
 
 describe('a decision', () => {

@@ -8,7 +8,7 @@ const sources: FactSources = {
   session: [{ header: 'x-session-id' }, { cookie: 'sid' }, { body: 'metadata.user_id' }],
   tenant: [{ header: 'x-tenant' }],
 };
-const reader = new FactReader(sources, ['x-fairlead-cluster'], 1_000);
+const reader = new FactReader(sources, 1_000);
 const needs = (...facts: FactNeed[]): ReadonlySet<FactNeed> => new Set(facts);
 
 function read(headers: readonly (readonly [string, string])[], from: FactReader = reader): HeaderFacts {
@@ -78,10 +78,6 @@ describe('readHeaders', () => {
     expect(read([[key, value]]).bodyUnusable).toBe(expected);
   });
 
-  it('notices headers that only the router may set', () => {
-    expect(read([['x-fairlead-cluster', 'x']]).spoofed).toBe(true);
-    expect(read([['x-model', 'x']]).spoofed).toBe(false);
-  });
 });
 
 describe('what a value may be', () => {
@@ -123,7 +119,7 @@ describe('what a value may be', () => {
 });
 
 describe('sources in order', () => {
-  const bodyFirst = new FactReader({ ...sources, model: [{ body: 'model' }, { header: 'x-model' }] }, [], 1_000);
+  const bodyFirst = new FactReader({ ...sources, model: [{ body: 'model' }, { header: 'x-model' }] }, 1_000);
   const text = '{"model":"in-body","metadata":{"user_id":"u"}}';
 
   it('a header before the body fields settles the fact', () => {
@@ -158,7 +154,7 @@ describe('planScan', () => {
   const headers = read([]);
 
   it('looks for what is missing, and for the tenant along with it', () => {
-    const withTenant = new FactReader({ ...sources, tenant: [{ body: 'organization' }] }, [], 1_000);
+    const withTenant = new FactReader({ ...sources, tenant: [{ body: 'organization' }] }, 1_000);
     expect(withTenant.planScan(headers, needs('model'), false).fields).toEqual(['model', 'organization']);
     expect(reader.planScan(headers, needs('session', 'stream', 'maxTokens'), false).fields).toEqual([
       'metadata.user_id',

@@ -37,23 +37,18 @@ export interface HeaderFacts {
   readonly bodyUnusable: 'compressed' | 'not-json' | 'unknown-path' | undefined;
   /** Top-level fields of the body that hold the prompt. */
   readonly promptFields: readonly string[];
-  /** Whether the client sent one of the headers that only the router may set. */
-  readonly spoofed: boolean;
 }
 
 /** Reads the configured facts from headers and, where they are not there, from a scanned body. */
 export class FactReader {
   readonly #sources: FactSources;
   readonly #wanted: ReadonlySet<string>;
-  readonly #own: ReadonlySet<string>;
   readonly #scanBytesMax: number;
   /** By what they look for: a scanner compiles each plan once, by identity. As many as there are paths and needs. */
   readonly #plans = new Map<string, ScanPlan>();
 
-  /** `ownHeaders`: headers that the router sets and no client may. */
-  constructor(sources: FactSources, ownHeaders: readonly string[], scanBytesMax: number) {
+  constructor(sources: FactSources, scanBytesMax: number) {
     this.#sources = sources;
-    this.#own = new Set(ownHeaders);
     this.#scanBytesMax = scanBytesMax;
     const wanted = new Set([':path', 'content-length', 'content-type', 'content-encoding']);
     for (const source of [...sources.model, ...sources.session, ...sources.tenant]) {
@@ -66,10 +61,8 @@ export class FactReader {
   /** Takes from the headers what may be needed. Of a header sent twice the first counts; cookies may come in pieces. */
   readHeaders(headers: HeaderMap | undefined): HeaderFacts {
     const values = new Map<string, string>();
-    let spoofed = false;
     for (const { key, value, raw_value } of headers?.headers ?? []) {
       if (key === undefined) continue;
-      if (this.#own.has(key)) spoofed = true;
       if (!this.#wanted.has(key)) continue;
       const text = raw_value !== undefined && raw_value.length > 0 ? raw_value.toString('utf8') : (value ?? '');
       const earlier = values.get(key);
@@ -87,7 +80,6 @@ export class FactReader {
       contentLengthBytes: length !== undefined && /^\d{1,15}$/.test(length) ? Number(length) : undefined,
       bodyUnusable: promptFields === undefined ? 'unknown-path' : unusableBecause(values),
       promptFields: promptFields ?? [],
-      spoofed,
     };
   }
 

@@ -99,6 +99,8 @@ export class ProcessStream {
   #bodyIsWhole = false;
   #deadline: NodeJS.Timeout | undefined;
   #routed: Routed | undefined;
+  /** Answers kept back; undefined: nothing is waited for. */
+  #kept: (() => ProcessingResponse)[] | undefined;
 
   #awaitsFirstToken = false;
   #firstTokenSeen = false;
@@ -142,6 +144,7 @@ export class ProcessStream {
   /** Whether the exchange stops short: the request side has no final answer, or a response that is sent to us is not through. */
   #unfinished(): boolean {
     if (this.#state === 'refused' || this.#state === 'observing') return false;
+    if (this.#kept !== undefined) return true;
     // In NONE mode the body was only asked for: an Envoy that allows no override goes on with the provisional answer.
     if (this.#state === 'awaiting-body') return this.#requestMode !== BodySendMode.NONE || this.#routed === undefined;
     if (this.#state !== 'decided') return true;
@@ -174,11 +177,11 @@ export class ProcessStream {
       this.#onResponseBody(request.response_body);
     } else if (request.response_trailers) {
       events.message('response_trailers');
-      this.#call.send(this.#context.writer.pass('response_trailers'));
+      this.#send(() => this.#context.writer.pass('response_trailers'));
       this.#onResponseEnd();
     } else {
+      // Newer Envoys send messages of other kinds, such as flow control, that want no answer.
       events.message('unknown');
-      throw new ProtocolError('message without a phase this processor knows');
     }
   }
 
@@ -198,7 +201,7 @@ export class ProcessStream {
 
   #onRequestHeaders(message: HttpHeaders): void {
     if (this.#headers !== undefined || this.#requestEnded) throw new ProtocolError('request headers out of order');
-    const { router, reader, writer, events, decideDeadlineMs } = this.#context;
+    const { router, reader, events, decideDeadlineMs } = this.#context;
     const headers = reader.readHeaders(message.headers);
     this.#headers = headers;
     const bodyComes = message.end_of_stream !== true;
@@ -227,7 +230,7 @@ export class ProcessStream {
         this.#state = 'awaiting-body';
         // Without a declared length there may be no body after all, only trailers, and then no other chance to say it.
         if (headers.contentLengthBytes === undefined) this.#answerProvisionally(this.#requestMode);
-        else this.#call.send(writer.passHeaders(this.#overrideFor(this.#requestMode)));
+        else this.#pass(this.#overrideFor(this.#requestMode));
         return;
       case BodySendMode.NONE:
         if (!this.#mayOverride) break;
@@ -317,9 +320,10 @@ export class ProcessStream {
       // No header phase to carry headers: metadata alone tells the choice.
       const routed = this.#decide('body');
       if (routed === undefined) return;
-      answers[0] = writer.withChoice(first, routed);
+      this.#send(() => writer.withChoice(first, this.#routed ?? routed));
+      answers.shift();
     }
-    for (const answer of answers) this.#call.send(answer);
+    for (const answer of answers) this.#send(() => answer);
   }
 
   #onAwaitedBody(body: Buffer): void {
@@ -330,11 +334,11 @@ export class ProcessStream {
     if (mode === BodySendMode.BUFFERED) this.#bodyIsWhole = true;
     const known = this.#feed(body, this.#bodyIsWhole);
     if (mode === BodySendMode.STREAMED && !known) {
-      this.#call.send(writer.pass('request_body'));
+      this.#send(() => writer.pass('request_body'));
       return;
     }
     const routed = this.#decide('body');
-    if (routed !== undefined) this.#call.send(writer.routedBody(routed));
+    if (routed !== undefined) this.#send(() => writer.routedBody(this.#routed ?? routed));
   }
 
   #onStreamedBody(body: Buffer, endOfStream: boolean): void {
@@ -345,7 +349,7 @@ export class ProcessStream {
       if (this.#feed(body, endOfStream)) this.#decideOnHeaders(endOfStream ? 'body' : 'body-early');
       return;
     }
-    this.#call.send(writer.pass('request_body'));
+    this.#send(() => writer.pass('request_body'));
   }
 
   #onRequestTrailers(): void {
@@ -365,10 +369,10 @@ export class ProcessStream {
       if (routed === undefined) return;
       // Trailers in place of the body that was declared: the headers have their answer, and the one to trailers cannot carry routing.
       if (!this.#isHeaderless) throw new ProtocolError('request trailers without the declared body');
-      this.#call.send(writer.withChoice(answer, routed));
+      this.#send(() => writer.withChoice(answer, this.#routed ?? routed));
       return;
     }
-    this.#call.send(answer);
+    this.#send(() => answer);
   }
 
   /** No body comes after all: the decision on the headers stands. False: there is none. */
@@ -400,12 +404,12 @@ export class ProcessStream {
     // A body that would come for nothing is declined.
     const override = this.#requestEnded || this.#state === 'holding' ? this.#overrideFor(this.#requestMode) : this.#overrideFor(BodySendMode.NONE);
     this.#answered(phase);
-    this.#call.send(writer.routedHeaders(routed, override));
+    this.#send(() => writer.routedHeaders(this.#routed ?? routed, override));
     const held = this.#held;
     this.#held = [];
     held.forEach((piece, i) => {
-      if (this.#requestMode !== BodySendMode.FULL_DUPLEX_STREAMED) this.#call.send(writer.pass('request_body'));
-      else for (const answer of writer.echo('request_body', piece, this.#bodySaidEnd && i === held.length - 1)) this.#call.send(answer);
+      if (this.#requestMode !== BodySendMode.FULL_DUPLEX_STREAMED) this.#send(() => writer.pass('request_body'));
+      else for (const answer of writer.echo('request_body', piece, this.#bodySaidEnd && i === held.length - 1)) this.#send(() => answer);
     });
   }
 
@@ -417,11 +421,55 @@ export class ProcessStream {
     const override = this.#overrideFor(askFor);
     const outcome = router.route(reader.toFacts(headers, this.#subset, undefined, undefined), { provisional: true });
     if (outcome.kind === 'refuse') {
-      this.#call.send(writer.passHeaders(override));
+      this.#pass(override);
     } else {
       this.#routed = outcome;
-      this.#call.send(writer.routedHeaders(outcome, override));
+      this.#awaitPlace(outcome);
+      this.#send(() => (this.#routed === undefined ? writer.passHeaders(override) : writer.routedHeaders(this.#routed, override)));
     }
+  }
+
+  #pass(override: ProcessingMode | undefined): void {
+    this.#send(() => this.#context.writer.passHeaders(override));
+  }
+
+  /** Sends an answer, or keeps it back while a place on the chosen endpoint is asked for: the answer may name another then. */
+  #send(answer: () => ProcessingResponse): void {
+    if (this.#kept === undefined) this.#call.send(answer());
+    else this.#kept.push(answer);
+  }
+
+  /** An endpoint with an exact limit over all routers was chosen: from here on answers are kept until a place on one was taken. */
+  #awaitPlace(routed: Routed): void {
+    if (!routed.needsPlace) return;
+    this.#kept ??= [];
+    this.#context.router.secure(routed).then(
+      (outcome) => {
+        try {
+          this.#placed(routed, outcome);
+        } catch (error) {
+          this.#failInternally(error);
+        }
+      },
+      (error: unknown) => this.#failInternally(error),
+    );
+  }
+
+  #placed(asked: Routed, outcome: Routed | Refusal): void {
+    // Of a stream that is over, and of a decision that another one replaced, the router gave the place back.
+    if (this.#closed) return;
+    if (this.#routed === asked) {
+      this.#routed = outcome.kind === 'refuse' ? undefined : outcome;
+      // Provisionally there is no refusal: the headers pass undecided, and the body has the last word.
+      if (outcome.kind === 'refuse' && this.#state !== 'awaiting-body') {
+        this.#refuse(outcome, 'headers');
+        return;
+      }
+    }
+    if (this.#routed?.needsPlace === true) return;
+    const kept = this.#kept ?? [];
+    this.#kept = undefined;
+    for (const answer of kept) this.#call.send(answer());
   }
 
   /** The final decision. Undefined: the request was refused, and that was said. */
@@ -443,6 +491,7 @@ export class ProcessStream {
       return undefined;
     }
     this.#routed = outcome;
+    this.#awaitPlace(outcome);
     if (this.#state !== 'holding') this.#answered(phase);
     return outcome;
   }
@@ -451,6 +500,7 @@ export class ProcessStream {
     this.#answered(phase);
     this.#state = 'refused';
     this.#held = [];
+    this.#kept = undefined;
     this.#call.send(this.#context.writer.refuse(refusal));
   }
 
@@ -501,7 +551,7 @@ export class ProcessStream {
     this.#servedBy = readServedEndpoint(request.metadata_context);
     // The body that was asked for did not come: Envoy allows no override.
     if (this.#state === 'awaiting-body') this.#settleOnHeaders();
-    this.#call.send(this.#context.writer.pass('response_headers'));
+    this.#send(() => this.#context.writer.pass('response_headers'));
     if (message.end_of_stream === true) this.#onResponseEnd();
   }
 
@@ -513,9 +563,9 @@ export class ProcessStream {
     }
     if (this.#responseMode === BodySendMode.FULL_DUPLEX_STREAMED) {
       if (this.#responseEnded) return;
-      for (const answer of writer.echo('response_body', body, endOfStream)) this.#call.send(answer);
+      for (const answer of writer.echo('response_body', body, endOfStream)) this.#send(() => answer);
     } else {
-      this.#call.send(writer.pass('response_body'));
+      this.#send(() => writer.pass('response_body'));
     }
     if (this.#awaitsFirstToken) {
       // The chunk came because we asked for it. One is enough: ending with OK is safe here, and Envoy forwards the rest.
@@ -574,6 +624,7 @@ export class ProcessStream {
     this.#closed = true;
     clearTimeout(this.#deadline);
     this.#held = [];
+    this.#kept = undefined;
     this.#scanner = undefined;
     if (this.#ending === 'cancelled') {
       // A body or response that was sure to come did not: the client went away.

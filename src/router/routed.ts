@@ -12,6 +12,11 @@ export interface Routed {
   readonly decision: Extract<Decision, { kind: 'route' }>;
   /** Prompt length that the request is counted with, in tokens. */
   readonly promptTokens: number;
+  /**
+   * The endpoint has an exact limit over all routers, and no place on it was taken yet: `Router.secure` has to agree before the answer
+   * goes out.
+   */
+  readonly needsPlace: boolean;
   /** Time it took to decide. */
   readonly decisionMs: number;
   /** What chance and order contributed: a second decision for the same request repeats them. */

@@ -32,6 +32,8 @@ export interface RouterOptions {
 
 /** Requests sent without any report of an end before that is called missing. */
 const silentRequestsMax = 50;
+/** Capped endpoints asked for a place by one call. */
+const placesAskedMax = 64;
 /** And the time that has to pass since the first of them, in ms. */
 const silenceMsMax = 20_000;
 
@@ -44,7 +46,9 @@ export class Router {
   readonly #hash: (tenant: string, session: string) => AffinityKey;
   readonly #reservations = new Reservations();
   /** Provisional decisions: reserved here, not told to anyone yet. */
-  readonly #provisional = new Map<string, { readonly routed: Routed; readonly key: AffinityKey | undefined; readonly measured: boolean }>();
+  readonly #provisional = new Map<string, { readonly routed: Routed; readonly key: AffinityKey | undefined; readonly measured: boolean; readonly final: boolean }>();
+  /** Places held on endpoints with an exact limit, by lease. */
+  readonly #places = new Map<string, { readonly pool: string; readonly address: string }>();
   readonly #placements: Placements;
   readonly #duration = new RequestDuration();
   #leases = 0;
@@ -124,13 +128,56 @@ export class Router {
     if (earlier === undefined) this.#leases += 1;
     const lease = earlier?.lease ?? `${this.id}.${this.#leases}`;
     const addresses = decision.addresses.slice(0, this.#options.endpointsMax);
-    const routed: Routed = { kind: 'route', lease, pool, addresses, decision, promptTokens, decisionMs: clock.nowMs() - nowMs, chance };
+    const needsPlace = this.#options.exchange.caps !== undefined && endpoint.requestsMax !== undefined;
+    const routed: Routed = { kind: 'route', lease, pool, addresses, decision, promptTokens, needsPlace, decisionMs: clock.nowMs() - nowMs, chance };
     // A request that was reported over meanwhile (or expired) is not counted a second time: nobody would end it.
     if (over) return routed;
     this.#reservations.reserve(lease, fleetPool, endpoint, promptTokens, nowMs);
-    this.#provisional.set(lease, { routed, key, measured: facts.promptTokens !== undefined });
+    this.#provisional.set(lease, { routed, key, measured: facts.promptTokens !== undefined, final: !provisional });
+    if (needsPlace) return routed;
+    this.#leavePlace(lease);
     if (!provisional) this.confirm(lease);
     return routed;
+  }
+
+  /**
+   * Takes a place on an endpoint with an exact limit, over all routers: on the choice, else on the next of its order that has one. The
+   * one step that may wait for shared state, and only requests that `needsPlace` take it. Where nobody can be asked, the choice stands:
+   * it was made within this router's share of the limit.
+   */
+  async secure(routed: Routed): Promise<Routed | Refusal> {
+    const { caps } = this.#options.exchange;
+    const pool = this.fleet.pool(routed.pool.name);
+    if (!routed.needsPlace || caps === undefined || pool === undefined) return routed;
+    const { lease, decision } = routed;
+    const endpoints = decision.addresses.flatMap((address) => pool.endpoint(address) ?? []);
+    const firstFree = endpoints.findIndex(({ requestsMax }) => requestsMax === undefined);
+    const capped = (firstFree === -1 ? endpoints : endpoints.slice(0, firstFree)).slice(0, placesAskedMax);
+    const outcome = await caps.acquire(
+      pool.name,
+      lease,
+      capped.map(({ address, requestsMax = 0 }) => ({ address, requestsMax })),
+    );
+    const pending = this.#provisional.get(lease);
+    const taken = outcome === 'unavailable' ? undefined : outcome.taken;
+    if (this.#reservations.find(lease) === undefined || pending?.routed !== routed) {
+      // The request ended while it waited.
+      if (taken !== undefined) caps.release(pool.name, taken, lease);
+      return routed;
+    }
+    const endpoint = outcome === 'unavailable' ? endpoints[0] : taken === undefined ? endpoints[firstFree] : pool.endpoint(taken);
+    if (endpoint === undefined) return this.#refuse('overloaded', routed, !pending.final);
+
+    this.#leavePlace(lease, taken);
+    if (taken !== undefined) this.#places.set(lease, { pool: pool.name, address: taken });
+    // A retry of Envoy's must not land where no place was taken.
+    const uncapped = endpoints.filter((other) => other !== endpoint && other.requestsMax === undefined);
+    const addresses = [endpoint, ...uncapped].map(({ address }) => address).slice(0, this.#options.endpointsMax);
+    const secured: Routed = { ...routed, addresses, needsPlace: false };
+    if (addresses[0] !== routed.addresses[0]) this.#reservations.reserve(lease, pool, endpoint, routed.promptTokens, this.#options.clock.nowMs());
+    this.#provisional.set(lease, { ...pending, routed: secured });
+    if (pending.final) this.confirm(lease);
+    return secured;
   }
 
   /** A provisional decision stands: counts it, remembers where the session went, tells the other routers. Idempotent. */
@@ -173,6 +220,7 @@ export class Router {
       return;
     }
     this.confirm(lease);
+    this.#leavePlace(lease);
     const held = this.#reservations.release(lease);
     if (completion.signal === 'access-log' || completion.signal === 'response-phases') this.#completionsSeen = true;
     if (held === undefined) {
@@ -192,6 +240,7 @@ export class Router {
     const afterMs = this.#completionsSeen ? (this.#duration.known ? this.#duration.longMs : expireAfterMsMax) : assumedDurationMs;
     for (const held of this.#reservations.expire(nowMs - Math.min(afterMs, expireAfterMsMax))) {
       this.confirm(held.lease);
+      this.#leavePlace(held.lease);
       events.released(held.pool.name, held.endpoint.address, { ending: 'expired', signal: 'timer' }, nowMs - held.startedMs);
       this.#publish('done', held);
     }
@@ -206,8 +255,17 @@ export class Router {
     this.#options.exchange.publish(kind === 'done' ? { kind, ...event, waiting: phase === 'waiting' } : { kind, ...event });
   }
 
+  /** Gives back the place a lease holds, unless it is on `address`. */
+  #leavePlace(lease: string, address?: string): void {
+    const place = this.#places.get(lease);
+    if (place === undefined || place.address === address) return;
+    this.#places.delete(lease);
+    this.#options.exchange.caps?.release(place.pool, place.address, lease);
+  }
+
   #refuse(code: RefusalCode, earlier: Routed | undefined, provisional: boolean): Refusal {
     if (earlier !== undefined) {
+      this.#leavePlace(earlier.lease);
       this.#reservations.release(earlier.lease);
       this.#provisional.delete(earlier.lease);
     }

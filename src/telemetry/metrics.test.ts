@@ -44,6 +44,7 @@ function routedTo(address: string, { name = 'chat', reason = 'affinity-home', fi
       trace: { policy: 'p', candidates: [address], rejections: [{ address: second, filter, reason: why }], scores: [] },
     },
     promptTokens: 100,
+    needsPlace: false,
     decisionMs: 0.02,
     chance: { draw: 0, sequences: new Map() },
   };

@@ -47,6 +47,7 @@ const modes: Readonly<Record<string, Mode>> = {
 const names = Object.keys(modes);
 /** Listeners beside the others whose routes have no retries. */
 const withoutRetries = (name: string): string => `${name}, no retries`;
+const atDefaultLimit = 'none, override allowed, default limit';
 
 const parts = new RunningParts();
 let byDefault: string[];
@@ -89,7 +90,11 @@ beforeAll(async () => {
     delete connectionManager(single).route_config.virtual_hosts[0]!.routes[0]!.route['retry_policy'];
     return [[name, config] as const, [withoutRetries(name), single] as const];
   });
-  envoy = await parts.add(startEnvoy({ config: withListeners(Object.fromEntries(configs)) }));
+  // As Envoys are that know nothing of Fairlead: 1 MiB is all that they hold.
+  const [, plain] = configs[0]!;
+  const limited = structuredClone(plain);
+  for (const host of connectionManager(limited).route_config.virtual_hosts) delete host.request_body_buffer_limit;
+  envoy = await parts.add(startEnvoy({ config: withListeners(Object.fromEntries([...configs, [atDefaultLimit, limited]])) }));
   for (const name of names) clients.set(name, await parts.add(Promise.resolve(new HttpClient(`http://127.0.0.1:${envoy.listenerPort(name)}`, 8))));
 });
 afterAll(() => parts.stop());
@@ -232,6 +237,18 @@ it('every request went where Fairlead decided, and no answer failed', async () =
   const stats = await envoy.stats('ext_proc\\.(streams_failed|message_timeouts|spurious_msgs_received|rejected_header_mutations|failure_mode_allowed)$');
   expect(Object.keys(stats).length).toBeGreaterThanOrEqual(5 * names.length);
   expect(Object.entries(stats).filter(([, value]) => value !== 0)).toEqual([]);
+});
+
+// Last, since a request that hangs upsets the accounts above.
+it('a body over the limit of an Envoy that has only the default one gets an answer', async () => {
+  const client = await parts.add(Promise.resolve(new HttpClient(`http://127.0.0.1:${envoy.listenerPort(atDefaultLimit)}`, 8, 5_000)));
+  for (const bytes of [sizes['1.2 MB'], sizes['5 MB']]) {
+    const outcome = await client.send({ path, headers: { 'content-type': 'application/json' }, body: chatBody('default limit', bytes) }).then(
+      ({ status }) => status,
+      (error: unknown) => `none: ${String(error)}`,
+    );
+    expect([200, 413], `${bytes} B`).toContain(outcome);
+  }
 });
 
 /** Sends a chat body over HTTP/2, which unlike HTTP/1.1 carries trailers through Envoy's defaults. */

@@ -29,15 +29,15 @@ export interface OpenAnswer extends Omit<Answer, 'body'> {
   readonly body: Readable;
 }
 
-/** How long any one answer may take, in ms: a request that hangs fails its test by name instead of by the test's time limit. */
+/** How long an answer may take unless told otherwise, in ms: a request that hangs fails its test by name, not by the test's time limit. */
 const answerMsMax = 30_000;
 
 /** An HTTP/1.1 client of one origin, with full control over headers and framing. */
 export class HttpClient {
   readonly #pool: Pool;
 
-  constructor(origin: string, connections = 64) {
-    this.#pool = new Pool(origin, { connections, headersTimeout: answerMsMax, bodyTimeout: answerMsMax });
+  constructor(origin: string, connections = 64, msMax = answerMsMax) {
+    this.#pool = new Pool(origin, { connections, headersTimeout: msMax, bodyTimeout: msMax });
   }
 
   /** Sends a request and reads the whole answer. */
@@ -75,16 +75,25 @@ function cut(body: Buffer, chunkBytes: number): Readable {
   );
 }
 
-/** Writes bytes as they are to a port of loopback and returns all that comes back until the other side closes. */
-export function sendRaw(port: number, text: string): Promise<string> {
+/** Writes text as it is, or piece by piece, to a port of loopback and returns all that comes back until the other side closes. */
+export function sendRaw(port: number, text: string | AsyncIterable<string>): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect({ port, host: '127.0.0.1' });
     const chunks: Buffer[] = [];
     socket.setTimeout(answerMsMax, () => socket.destroy(new Error(`no end of the answer after ${answerMsMax} ms`)));
     socket.on('data', (chunk) => chunks.push(chunk));
-    socket.once('error', reject);
-    socket.once('close', () => resolve(Buffer.concat(chunks).toString('latin1')));
-    socket.write(text);
+    let error: Error | undefined;
+    // An answer may come before all is written, and the connection then break under the rest.
+    socket.once('error', (cause) => (error = cause));
+    socket.once('close', () => {
+      if (chunks.length === 0 && error !== undefined) reject(error);
+      else resolve(Buffer.concat(chunks).toString('latin1'));
+    });
+    const write = async (): Promise<void> => {
+      if (typeof text === 'string') socket.write(text);
+      else for await (const piece of text) socket.write(piece);
+    };
+    write().catch((cause: unknown) => socket.destroy(cause as Error));
   });
 }
 

@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type EnvoyConfig, type EnvoyOptions, type EnvoyProcess, renderEnvoyConfig, startEnvoy } from '../../lab/envoy-process.ts';
 import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.ts';
 import type { ModelServer } from '../../sim/model-server/model-server.ts';
-import { HttpClient } from './http-client.ts';
+import { HttpClient, sendRaw } from './http-client.ts';
 import { RunningParts } from './running-parts.ts';
 import { connectionManager, limitBodies, withListeners } from './shared-envoy.ts';
 
@@ -23,7 +23,12 @@ function start(leases: Record<string, number> = {}): Promise<FairleadProcess> {
   return parts.add(
     startFairlead({
       leases,
-      pools: behaviours.map((name) => ({ name, endpoints: [{ address: addresses.get(name)! }] })),
+      // Some let go of the exchange at the first token, so that the rest of the response shows in the access log alone.
+      pools: behaviours.map((name) => ({
+        name,
+        observe: { firstToken: name === 'slow' || name === 'resetting' },
+        endpoints: [{ address: addresses.get(name)! }],
+      })),
       routes: behaviours.map((name) => ({ match: { model: name }, targets: [{ pool: name }] })),
     }),
   );
@@ -216,11 +221,12 @@ describe.each([
   it('an upstream that resets in the middle', async () => {
     const endings = await endingsOf('resetting', async () => {
       for (const stream of [true, false, true]) {
-        const failed = await client.send({ path, headers: json, body: chat('resetting', { stream, max_tokens: 20 }) }).then(
-          () => false,
-          () => true,
+        // The answer breaks off, or, where its headers were still held for the processor, becomes an error of Envoy's.
+        const outcome = await client.send({ path, headers: json, body: chat('resetting', { stream, max_tokens: 20 }) }).then(
+          ({ status }) => status,
+          () => 'broken off',
         );
-        expect(failed).toBe(true);
+        expect(['broken off', 502, 503]).toContain(outcome);
       }
     });
     if (listener === 'access log') expect(endings).toEqual({ 'upstream-failure': 3 });
@@ -253,10 +259,20 @@ describe.each([
   });
 
   it('a body that Envoy finds too large', async () => {
-    const small = await clientOf(`${listener}, small`);
-    const { status } = await small.send({ path, headers: json, body: chat('ok', { padding: 'x'.repeat(5 * bufferBytesMax) }) });
+    // The model in a header, the session perhaps in the body: a place is reserved, and the body asked for.
+    const messagesBefore = await fairlead.metric('fairlead_stream_messages_total', { phase: 'request_headers' });
+    const body = chat('ok', { max_tokens: 4, padding: 'x'.repeat(5 * bufferBytesMax) });
+    async function* pieces(): AsyncGenerator<string> {
+      const head = [`POST ${path} HTTP/1.1`, 'host: gateway', 'content-type: application/json', 'x-model: ok', `content-length: ${body.length}`];
+      yield `${head.join('\r\n')}\r\nconnection: close\r\n\r\n${body.slice(0, 20)}`;
+      // Not before the answer to the headers is there: Envoy 1.40 waits for ever for a body that is over the limit by then.
+      await expect.poll(() => fairlead.metric('fairlead_stream_messages_total', { phase: 'request_headers' }), { timeout: 5_000 }).toBe(messagesBefore + 1);
+      await sleep(300);
+      yield body.slice(20);
+    }
+    const answer = await sendRaw(envoys.get(listener)!.listenerPort(`${listener}, small`), pieces());
     // Only where it is held whole is it too large.
-    expect(status).toBe(listener === 'full duplex phases' ? 200 : 413);
+    expect(answer.split('\r\n', 1)[0]).toBe(listener === 'full duplex phases' ? 'HTTP/1.1 200 OK' : 'HTTP/1.1 413 Payload Too Large');
   });
 
   it('a request that Fairlead refuses', async () => {

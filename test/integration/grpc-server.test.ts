@@ -193,10 +193,11 @@ describe('external processing', () => {
     expect(trial.router.requestsInFlight).toBe(1);
   });
 
-  it('ends a stream of unknown messages with INVALID_ARGUMENT', async () => {
+  it('ends a stream of messages out of order with INVALID_ARGUMENT', async () => {
     const { client, server } = await serve();
     const exchange = new Exchange(client);
-    exchange.say({});
+    exchange.say(headersMessage(BUFFERED, { 'content-length': '2' }));
+    exchange.say(headersMessage(BUFFERED, { 'content-length': '2' }));
     expect(await exchange.ended()).toBe(status.INVALID_ARGUMENT);
     await until(() => server.streamsOpen === 0);
   });
