@@ -77,8 +77,8 @@ export async function startFairlead(config: Readonly<Record<string, unknown>>): 
     requestsInFlight: async () =>
       (await fleet()).pools.reduce((sum, pool) => sum + pool.endpoints.reduce((inPool, { requestsInFlight }) => inPool + requestsInFlight, 0), 0),
     metric: async (name, labels = {}) => sumMetric((await get('/metrics')).text, name, labels),
-    log: child.log,
-    signal: child.signal,
+    log: () => child.log(),
+    signal: (signal) => child.signal(signal),
     ended: child.ended,
     stop: async () => {
       await child.stop();

@@ -24,6 +24,6 @@ function readResidentMb(pid: number): number {
 
 function describe(values: readonly number[]): string {
   const sorted = [...values].sort((a, b) => a - b);
-  const [low, middle, high] = [sorted[0], sorted[Math.floor(sorted.length / 2)], sorted.at(-1)].map((value) => (value ?? NaN).toFixed(0));
-  return `${middle} (${low} to ${high})`;
+  const show = (value: number | undefined): string => (value ?? NaN).toFixed(0);
+  return `${show(sorted[Math.floor(sorted.length / 2)])} (${show(sorted[0])} to ${show(sorted.at(-1))})`;
 }

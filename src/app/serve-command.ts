@@ -24,8 +24,8 @@ export function serveCommand(): Command {
         logger.fatal({ err: error }, 'uncaught exception');
         process.exit(70);
       });
-      const service = await startService(outcome.config, logger).catch((error: Error) => {
-        process.stderr.write(`fairlead: ${error.message}\n`);
+      const service = await startService(outcome.config, logger).catch((error: unknown) => {
+        process.stderr.write(`fairlead: ${error instanceof Error ? error.message : String(error)}\n`);
         process.exitCode = 1;
       });
       if (service === undefined) return;

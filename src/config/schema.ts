@@ -1,5 +1,5 @@
 import { isIPv4, isIPv6 } from 'node:net';
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** Splits `host:port` or `[v6]:port`; undefined when it is neither. */
 export function parseHostPort(text: string): { host: string; port: number } | undefined {

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { atLimit } from '../../core/decide.ts';
 import { defineFilter } from '../strategy.ts';
 

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { byScore } from '../by-score.ts';
 import { definePicker } from '../strategy.ts';
 

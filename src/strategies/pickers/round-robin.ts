@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { definePicker } from '../strategy.ts';
 
 /** Takes the candidates in turn, by this router's count of requests to the pool. */

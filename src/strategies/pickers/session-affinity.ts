@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
 import { rendezvousHome, rendezvousOrder } from '../../core/rendezvous.ts';
 import { byScore } from '../by-score.ts';

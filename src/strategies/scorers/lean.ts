@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { hashName, pairFraction } from '../../core/hash.ts';
 import { defineScorer } from '../strategy.ts';
 
