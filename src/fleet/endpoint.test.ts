@@ -21,7 +21,6 @@ describe('FleetEndpoint', () => {
   it('keeps to its share of the limit while the other routers cannot be asked', () => {
     const places = (routers: number, rank: number, requestsMax: number): number => {
       const endpoint = new FleetEndpoint({ ...define('10.0.0.1:80'), requestsMax });
-      Object.assign(endpoint.foreign, { requests: 100 });
       endpoint.shareCap({ routers, rank });
       while (!endpoint.full) endpoint.own.requests += 1;
       return endpoint.own.requests;

@@ -16,6 +16,11 @@ export interface CapShare {
   readonly rank: number;
 }
 
+/** A router's places of a limit that is divided; over all routers they add up to the limit. */
+export function shareOfLimit(requestsMax: number, { routers, rank }: CapShare): number {
+  return Math.floor(requestsMax / routers) + (rank < requestsMax % routers ? 1 : 0);
+}
+
 /** What one party knows to be in flight on one endpoint. */
 export interface Load {
   readonly requests: number;
@@ -55,9 +60,8 @@ export class FleetEndpoint implements EndpointSnapshot {
   /** While the other routers cannot be asked, this router keeps to its share of the limit; see `shareCap`. */
   get full(): boolean {
     if (this.requestsMax === undefined) return false;
-    if (this.#share === undefined) return this.requests >= this.requestsMax;
-    const { routers, rank } = this.#share;
-    return this.own.requests >= Math.floor(this.requestsMax / routers) + (rank < this.requestsMax % routers ? 1 : 0);
+    if (this.requests >= this.requestsMax) return true;
+    return this.#share !== undefined && this.own.requests >= shareOfLimit(this.requestsMax, this.#share);
   }
 
   /** Divides the limit among routers last seen; this one is the `rank`-th of them (from 0). Undefined: the limit is shared whole. */

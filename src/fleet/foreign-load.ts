@@ -57,9 +57,9 @@ export class ForeignLoad {
     const told = known.told.get(address) ?? this.#begin(known.told, address, known.pushes);
     if (told === undefined) return;
     const before = { ...told.load };
-    told.load.requests = Math.max(0, before.requests + change.requests);
-    told.load.promptTokens = Math.max(0, before.promptTokens + change.promptTokens);
-    told.load.promptTokensWaiting = Math.max(0, before.promptTokensWaiting + change.promptTokensWaiting);
+    told.load.requests = bounded(before.requests + change.requests);
+    told.load.promptTokens = bounded(before.promptTokens + change.promptTokens);
+    told.load.promptTokensWaiting = bounded(before.promptTokensWaiting + change.promptTokensWaiting);
     addTo(endpoint.foreign, told.load, before);
   }
 
@@ -73,6 +73,19 @@ export class ForeignLoad {
       if (endpoint !== undefined) addTo(endpoint.foreign, nothing, load);
     }
     this.#routers.delete(router);
+  }
+
+  /**
+   * Nobody can be heard for now: what was told last stands as if it were told again now. The guess covers the time between two
+   * snapshots; over an outage it would grow without end.
+   */
+  hold(): void {
+    for (const { told, pushes } of this.#routers.values()) {
+      if (pushes) continue;
+      this.#guess(told, -1);
+      for (const [address, entry] of told) entry.addedThen = { ...(this.#pool.endpoint(address)?.added ?? entry.addedThen) };
+      this.#guess(told, 1);
+    }
   }
 
   /** Requests in flight that a router told, over all endpoints. */
@@ -115,6 +128,13 @@ export class ForeignLoad {
   #guess(told: ReadonlyMap<string, Told>, sign: 1 | -1): void {
     for (const [address, { addedThen }] of told) this.#pool.endpoint(address)?.guessFor(sign, addedThen);
   }
+}
+
+/** Most that one router can have told of one endpoint: far below what would make sums inexact. */
+const loadMax = 1e9;
+
+function bounded(load: number): number {
+  return Math.min(Math.max(0, load), loadMax);
 }
 
 const nothing: Load = { requests: 0, promptTokens: 0, promptTokensWaiting: 0 };

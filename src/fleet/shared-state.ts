@@ -72,11 +72,10 @@ export class SharedState {
     }
   }
 
-  /** Another router sent a session to an endpoint: its cache is there now. */
+  /** Another router sent a session to an endpoint: its cache is there now. For one that is home again the address does not matter. */
   applyPlacement(pool: string, address: string, { keyId, away }: Placement): void {
-    if (this.#fleet.pool(pool)?.endpoint(address) === undefined) return;
-    if (away) this.#placements.set(pool, keyId, address);
-    else this.#placements.forget(pool, keyId);
+    if (!away) this.#placements.forget(pool, keyId);
+    else if (this.#fleet.pool(pool)?.endpoint(address) !== undefined) this.#placements.set(pool, keyId, address);
   }
 
   /** This router's latest exceptions in a pool, newest first. */
@@ -94,6 +93,11 @@ export class SharedState {
   /** Divides all limits among routers that cannot ask one another; undefined: they can again. */
   shareCaps(share: CapShare | undefined): void {
     for (const pool of this.#fleet.pools.values()) for (const endpoint of pool.endpoints) endpoint.shareCap(share);
+  }
+
+  /** Nobody can be heard for now: what the others told last stands, and what they are believed to add since does not pile up. */
+  hold(): void {
+    for (const pool of this.#fleet.pools.values()) pool.foreign.hold();
   }
 
   /** A router is gone: its load goes with it, its placements stay. */

@@ -1,3 +1,4 @@
+import { type CapShare, shareOfLimit } from '../fleet/endpoint.ts';
 import type { CapLeases, CappedEndpoint } from '../router/ports.ts';
 import type { RedisTransport } from './redis-transport.ts';
 
@@ -13,8 +14,12 @@ export class RedisCapLeases implements CapLeases {
   readonly #held = new Map<string, { readonly pool: string; readonly address: string; readonly leases: Set<string> }>();
   readonly #timer: NodeJS.Timeout;
 
-  constructor(transport: RedisTransport) {
+  readonly #share: () => CapShare;
+
+  /** `share`: this router's part while Redis is away. */
+  constructor(transport: RedisTransport, share: () => CapShare) {
     this.#transport = transport;
+    this.#share = share;
     this.#timer = setInterval(() => this.#renew(), placeTtlMs / 3);
     this.#timer.unref();
   }
@@ -34,6 +39,10 @@ export class RedisCapLeases implements CapLeases {
   release(pool: string, address: string, lease: string): void {
     if (!this.#places(pool, address).delete(lease)) return;
     this.#transport.send(() => this.#transport.scripts.releaseCap(pool, address, [lease]));
+  }
+
+  shareOf(requestsMax: number): number {
+    return shareOfLimit(requestsMax, this.#share());
   }
 
   stop(): void {

@@ -34,7 +34,7 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
     onForwarded,
   });
 
-  const caps = new RedisCapLeases(transport);
+  const caps = new RedisCapLeases(transport, () => exchange.capShare());
   const timers: NodeJS.Timeout[] = [];
   let pushing = true;
   let resubscribedMs = 0;

@@ -111,8 +111,18 @@ export class RedisTransport implements ExchangeTransport {
     }
   }
 
-  forward(owner: string, message: string): boolean {
-    return this.send(() => this.#commands.publish(this.#keys.reports(owner), message));
+  forward(owner: string, message: string, failed: () => void): void {
+    const sent = this.send(async () => {
+      try {
+        const receivers = await this.#commands.publish(this.#keys.reports(owner), message);
+        // A cluster's node counts only those that listen at itself.
+        if (receivers === 0 && this.#options.settings.cluster === undefined) failed();
+      } catch (error) {
+        failed();
+        throw error;
+      }
+    });
+    if (!sent) failed();
   }
 
   wake(): void {

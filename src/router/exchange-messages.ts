@@ -32,26 +32,37 @@ const version = 1;
 
 /** A snapshot as text. The pool is not in it: it is the channel's. */
 export function encodeSnapshot(router: string, sequence: number, loads: PoolLoad, pushes: boolean): string {
-  const rows = [...loads].map(([address, { requests, promptTokens, promptTokensWaiting }]) => [address, requests, promptTokens, promptTokensWaiting]);
+  const rows = [...loads].map(([address, { requests, promptTokens, promptTokensWaiting }]) => [
+    address,
+    toCount(requests),
+    toCount(promptTokens),
+    toCount(promptTokensWaiting),
+  ]);
   return JSON.stringify([version, router, sequence, 's', pushes ? 1 : 0, rows]);
 }
 
-/** Events as text, all of one pool. */
+/** Events as text, all of one pool; at most 20 000. */
 export function encodeEvents(router: string, sequence: number, events: readonly LoadEvent[]): string {
   return JSON.stringify([version, router, sequence, 'e', events.map(toRow)]);
 }
 
 function toRow(event: LoadEvent): unknown[] {
+  const tokens = toCount(event.promptTokens);
   switch (event.kind) {
     case 'dispatch':
       return event.placement === undefined
-        ? ['d', event.address, event.promptTokens]
-        : ['d', event.address, event.promptTokens, event.placement.keyId, event.placement.away ? 1 : 0];
+        ? ['d', event.address, tokens]
+        : ['d', event.address, tokens, event.placement.keyId, event.placement.away ? 1 : 0];
     case 'first-token':
-      return ['f', event.address, event.promptTokens];
+      return ['f', event.address, tokens];
     case 'done':
-      return ['x', event.address, event.promptTokens, event.waiting ? 1 : 0];
+      return ['x', event.address, tokens, event.waiting ? 1 : 0];
   }
+}
+
+/** A number that every reader takes: what a client can make absurd (a declared length) must not silence its router. */
+function toCount(number: number): number {
+  return number > 0 ? Math.min(Math.round(number), countMax) : 0;
 }
 
 /** Reads a message of a pool's channel; undefined for anything that is not one. Never throws. */
@@ -59,7 +70,7 @@ export function parsePoolMessage(pool: string, text: string): PoolMessage | unde
   const message = parseJson(text);
   if (!Array.isArray(message)) return undefined;
   const [found, router, sequence, kind] = message as unknown[];
-  if (found !== version || typeof router !== 'string' || !routerName.test(router) || !isCount(sequence)) return undefined;
+  if (found !== version || typeof router !== 'string' || !routerName.test(router) || !isSequence(sequence)) return undefined;
   if (kind === 's') {
     const [, , , , pushes, rows] = message as unknown[];
     if (!Array.isArray(rows) || rows.length > entriesMax) return undefined;
@@ -103,7 +114,7 @@ function parseRow(pool: string, row: unknown): LoadEvent | undefined {
   }
 }
 
-/** Completion reports as text. */
+/** Completion reports as text; at most 20 000. */
 export function encodeForwarded(reports: readonly ForwardedCompletion[]): string {
   return JSON.stringify(
     reports.map(({ lease, completion: { ending, signal, status, firstByteMs, servedBy } }) => [lease, ending, signal, status ?? null, firstByteMs ?? null, servedBy ?? null]),
@@ -125,7 +136,7 @@ export function parseForwarded(text: string): ForwardedCompletion[] {
           ending,
           signal,
           status: isCount(status) ? status : undefined,
-          firstByteMs: isCount(firstByteMs) ? firstByteMs : undefined,
+          firstByteMs: isDuration(firstByteMs) ? firstByteMs : undefined,
           servedBy: isAddress(servedBy) ? servedBy : undefined,
         },
       },
@@ -161,7 +172,17 @@ function isSignal(value: unknown): value is CompletionSignal {
   return typeof value === 'string' && Object.hasOwn(signals, value);
 }
 
+/** Whole: sums and differences of whole numbers are exact, so that what was added can be taken away to the last. */
 function isCount(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= countMax;
+}
+
+/** A router that speaks every 2 ms passes a thousand million in three weeks. */
+function isSequence(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isDuration(value: unknown): value is number {
   return typeof value === 'number' && value >= 0 && value <= countMax;
 }
 

@@ -79,6 +79,8 @@ export interface CapLeases {
   acquire(pool: string, lease: string, endpoints: readonly CappedEndpoint[]): Promise<{ readonly taken: string | undefined } | 'unavailable'>;
   /** Gives a place back; returns at once. Idempotent. */
   release(pool: string, address: string, lease: string): void;
+  /** This router's part of a limit while nobody can be asked: the limit divided among the routers last seen. */
+  shareOf(requestsMax: number): number;
 }
 
 /** What goes between routers. The request path only appends to it and never waits for it. */

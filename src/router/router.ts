@@ -165,7 +165,11 @@ export class Router {
       if (taken !== undefined) caps.release(pool.name, taken, lease);
       return routed;
     }
-    const endpoint = outcome === 'unavailable' ? endpoints[0] : taken === undefined ? endpoints[firstFree] : pool.endpoint(taken);
+    // While nobody can be asked, each router keeps to its share; this request is counted on its first choice already.
+    const inShare = endpoints.find(
+      ({ requestsMax, own }, i) => requestsMax === undefined || own.requests - (i === 0 ? 1 : 0) < caps.shareOf(requestsMax),
+    );
+    const endpoint = outcome === 'unavailable' ? inShare : taken === undefined ? endpoints[firstFree] : pool.endpoint(taken);
     if (endpoint === undefined) return this.#refuse('overloaded', routed, !pending.final);
 
     this.#leavePlace(lease, taken);

@@ -1,3 +1,4 @@
+import type { CapShare } from '../fleet/endpoint.ts';
 import type { LoadEvent, SharedState } from '../fleet/shared-state.ts';
 import { encodeEvents, encodeForwarded, encodeSnapshot, type ForwardedCompletion, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
 import type { Clock, Completion, ExchangeStatus } from './ports.ts';
@@ -10,8 +11,8 @@ export interface ExchangeTransport {
   publishSnapshot(pool: string, message: string): void;
   /** Appends exceptions for routers that join or missed them. */
   storePlacements(pool: string, placements: readonly StoredPlacement[]): void;
-  /** To one router. False: the transport cannot reach anyone now. */
-  forward(owner: string, message: string): boolean;
+  /** To one router. Calls `failed` where it cannot be sent, or nobody knows whether it arrived. */
+  forward(owner: string, message: string, failed: () => void): void;
   /** Asks for a call of `flush` very soon: within 2 ms. */
   wake(): void;
 }
@@ -47,6 +48,8 @@ const silentPeriodsMax = 8;
 const echoPeriodsMax = 3;
 /** How long the load last told is kept while nothing can be heard, in ms; after that it means nothing any more. */
 const frozenMsMax = 30_000;
+/** Completion reports kept for their owners while they cannot be sent. */
+const forwardsWaitingMax = 50_000;
 /** Own placements told again after an outage. */
 const retoldPlacementsMax = 5_000;
 
@@ -58,6 +61,7 @@ export class SharedExchange {
   readonly #options: SharedExchangeOptions;
   readonly #pending = new Map<string, LoadEvent[]>();
   readonly #forwards = new Map<string, ForwardedCompletion[]>();
+  #forwardsWaiting = 0;
   readonly #peers = new Map<string, Peer>();
   #sequence = 0;
   #waking = false;
@@ -88,11 +92,18 @@ export class SharedExchange {
   }
 
   forward(owner: string, lease: string, completion: Completion): boolean {
-    if (this.#down) return false;
-    const pending = this.#forwards.get(owner);
-    if (pending === undefined) this.#forwards.set(owner, [{ lease, completion }]);
-    else pending.push({ lease, completion });
+    if (!this.#queueForward(owner, lease, completion)) return false;
     this.#wake();
+    return true;
+  }
+
+  /** Keeps a report until it is sent; an outage of the transport is waited out. False: too many wait already. */
+  #queueForward(owner: string, lease: string, completion: Completion): boolean {
+    if (this.#forwardsWaiting >= forwardsWaitingMax) return false;
+    this.#forwardsWaiting += 1;
+    const waiting = this.#forwards.get(owner);
+    if (waiting === undefined) this.#forwards.set(owner, [{ lease, completion }]);
+    else waiting.push({ lease, completion });
     return true;
   }
 
@@ -114,6 +125,11 @@ export class SharedExchange {
     };
   }
 
+  /** This router's part in what is divided while routers cannot ask one another. */
+  capShare(): CapShare {
+    return { routers: this.#idsLastSeen.length, rank: this.#idsLastSeen.indexOf(this.#options.routerId) };
+  }
+
   // ---- from the transport's timers ----
 
   /** Sends what has gathered. */
@@ -130,9 +146,16 @@ export class SharedExchange {
       );
       if (stored.length > 0) transport.storePlacements(pool, stored);
     }
-    for (const [owner, reports] of this.#forwards) {
-      this.#forwards.delete(owner);
-      transport.forward(owner, encodeForwarded(reports));
+    const forwards = [...this.#forwards];
+    this.#forwards.clear();
+    this.#forwardsWaiting = 0;
+    for (const [owner, reports] of forwards) {
+      // A report counts once, however often it arrives: what may be lost is sent again with the next snapshot,
+      // unless its owner is gone and its counts with it.
+      transport.forward(owner, encodeForwarded(reports), () => {
+        if (!this.#down && !this.#peers.has(owner)) return;
+        for (const { lease, completion } of reports) this.#queueForward(owner, lease, completion);
+      });
     }
   }
 
@@ -223,7 +246,7 @@ export class SharedExchange {
     const silentMs = this.#lastEchoMs === undefined ? Infinity : nowMs - this.#lastEchoMs;
     this.#down = silentMs > echoPeriodsMax * snapshotMs;
     if (!this.#down) this.#idsLastSeen = [routerId, ...this.#peers.keys()].sort();
-    state.shareCaps(this.#down ? { routers: this.#idsLastSeen.length, rank: this.#idsLastSeen.indexOf(routerId) } : undefined);
+    state.shareCaps(this.#down ? this.capShare() : undefined);
     // While nothing is heard, silence says nothing about the others: their last word stands for a while.
     const patienceMs = this.#down ? frozenMsMax : silentPeriodsMax * snapshotMs;
     for (const [router, { lastHeardMs }] of this.#peers) {

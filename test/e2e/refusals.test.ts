@@ -59,9 +59,9 @@ async function failureOf(call: PromiseLike<unknown>): Promise<unknown> {
 
 describe('the official client', () => {
   it('gets an answer, plain and streamed', async () => {
-    const plain = await openai.chat.completions.create({ model: 'chat-a', messages, max_tokens: 8 });
+    const plain = await openai.chat.completions.create({ model: 'chat-a', messages, max_completion_tokens: 8 });
     expect(plain.choices[0]?.message.content).toContain('simulated');
-    const stream = await openai.chat.completions.create({ model: 'chat-a', messages, max_tokens: 8, stream: true, stream_options: { include_usage: true } });
+    const stream = await openai.chat.completions.create({ model: 'chat-a', messages, max_completion_tokens: 8, stream: true, stream_options: { include_usage: true } });
     let text = '';
     let usage: number | undefined;
     for await (const chunk of stream) {
@@ -96,12 +96,12 @@ describe('the official client', () => {
     const error = await failureOf(openai.chat.completions.create({ model: 'tight', messages }));
     expect(error).toBeInstanceOf(OpenAI.RateLimitError);
     expect(error).toMatchObject({ status: 429, code: 'overloaded', type: 'rate_limit_error' });
-    expect((error as InstanceType<typeof OpenAI.RateLimitError>).headers?.get('retry-after')).toBe('1');
+    expect((error as InstanceType<typeof OpenAI.RateLimitError>).headers.get('retry-after')).toBe('1');
     expect(tight.control.stats().requests).toBe(1);
 
     // The client keeps to Retry-After by itself.
     const refusals = await fairlead.metric('fairlead_refusals_total', { code: 'overloaded' });
-    const patient = openai.chat.completions.create({ model: 'tight', messages, max_tokens: 2 }, { maxRetries: 5 });
+    const patient = openai.chat.completions.create({ model: 'tight', messages, max_completion_tokens: 2 }, { maxRetries: 5 });
     await expect.poll(() => fairlead.metric('fairlead_refusals_total', { code: 'overloaded' }), { timeout: 5_000 }).toBe(refusals + 1);
     await tight.control.set({ slowFactor: 1 });
     abort.abort();

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { type EnvoyProcess, renderEnvoyConfig, startEnvoy } from '../../lab/envoy-process.ts';
 import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.ts';
 import type { ModelServer } from '../../sim/model-server/model-server.ts';
@@ -33,15 +33,19 @@ beforeAll(async () => {
 });
 afterAll(() => parts.stop());
 
+/** Fairlead and Envoy of their own, for the running test alone. */
 async function startGateway(endpoints: readonly string[], affinitySecret: string, parameters: object): Promise<Gateway> {
-  const fairlead = await parts.add(
+  const own = new RunningParts();
+  onTestFinished(() => own.stop());
+  const fairlead = await own.add(
     startFairlead({
       affinity: { secret: affinitySecret },
       pools: [{ name: 'chat', policy: { preset: 'session-affinity', parameters }, endpoints: endpoints.map((address) => ({ address })) }],
     }),
   );
-  const envoy = await parts.add(startEnvoy({ config: renderEnvoyConfig({ clusters: { chat: endpoints }, fairlead: [fairlead.address], messageTimeoutMs: 10_000 }) }));
-  return { fairlead, envoy, client: await parts.add(Promise.resolve(new HttpClient(envoy.url, 32))) };
+  const config = renderEnvoyConfig({ clusters: { chat: endpoints }, fairlead: [fairlead.address], messageTimeoutMs: 10_000 });
+  const envoy = await own.add(startEnvoy({ config }));
+  return { fairlead, envoy, client: await own.add(Promise.resolve(new HttpClient(envoy.url, 32))) };
 }
 
 async function sendTurn({ client }: Gateway, session: number, turn: number): Promise<string> {
@@ -66,14 +70,10 @@ async function play(gateway: Gateway, turnsEach: number, concurrency: number): P
 describe(`${sessions} sessions of ${turns} turns over 5 endpoints`, () => {
   // So much slack that all stay within the bound, however long a busy machine takes to report their ends.
   const within = { slackRequests: 1_000 };
-  let first: Gateway;
   let homes: string[];
 
-  beforeAll(async () => {
-    first = await startGateway(addresses, secret, within);
-  });
-
   it('each stays on one endpoint, and every endpoint has its share', async () => {
+    const first = await startGateway(addresses, secret, within);
     const seen = await play(first, turns, 8);
     const moved = seen.flatMap((endpoints, session) => (new Set(endpoints).size === 1 ? [] : [`session ${session}: ${endpoints.join(' ')}`]));
     expect(moved).toEqual([]);
@@ -115,6 +115,24 @@ describe(`${sessions} sessions of ${turns} turns over 5 endpoints`, () => {
     }
     expect(new Set(moved.map(([to]) => to)).size).toBeGreaterThan(1);
   });
+});
+
+it('a session whose endpoint is gone is served by the next of its preference, in one request', async () => {
+  const gateway = await startGateway(addresses, secret, {});
+  const ask = async (): Promise<{ servedBy: string | undefined; told: string[] }> => {
+    const answer = await gateway.client.send({ path: '/headers', headers: { 'x-session-id': 'one' } });
+    expect(answer.status).toBe(200);
+    const told = (JSON.parse(answer.body.toString()) as Record<string, string>)['x-gateway-destination-endpoint'] ?? '';
+    return { servedBy: answer.servedBy, told: told.split(',') };
+  };
+  const { servedBy, told } = await ask();
+  expect(servedBy).toBe(told[0]);
+  expect([...told].sort()).toEqual([...addresses].sort());
+  const home = servers.find(({ address }) => address === told[0])!;
+  await home.control.set({ mode: 'refuse' });
+  expect(await ask()).toEqual({ servedBy: told[1], told });
+  await home.control.set({ mode: 'ok' });
+  await expect.poll(() => gateway.fairlead.metric('fairlead_served_elsewhere_total'), { timeout: 5_000 }).toBe(1);
 });
 
 it('requests of one session spread when its home is at the bound, and no endpoint goes above it', async () => {

@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { parse, stringify } from 'yaml';
+import { parseDocument } from 'yaml';
 import { projectRoot, runFairlead } from '../../lab/child-process.ts';
 import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.ts';
 
@@ -54,16 +54,21 @@ async function run(...args: string[]): Promise<Outcome> {
   return { code, output: child.log() };
 }
 
-type Change = (config: Record<string, any>) => void; // eslint-disable-line @typescript-eslint/no-explicit-any -- as loose as what users write
+/** A place in a configuration and what to write there; undefined takes it out. */
+type Edit = readonly [at: readonly (string | number)[], value: unknown];
 
-/** The contract's configuration with a mistake in it. */
-async function brokenBy(change: Change): Promise<string> {
-  const config = parse(contract) as Record<string, unknown>;
-  change(config);
-  return fileOf(stringify(config));
+/** The contract's configuration after some edits, mostly mistakes. */
+async function edited(...edits: readonly Edit[]): Promise<string> {
+  const document = parseDocument(contract);
+  for (const [at, value] of edits) {
+    if (value === undefined) document.deleteIn(at);
+    else document.setIn(at, document.createNode(value));
+  }
+  return fileOf(document.toString());
 }
 
-describe('check', () => {
+// Each run starts a process of its own: several at a time.
+describe.concurrent('check', () => {
   it.each([
     ["the contract's configuration", (): Promise<string> => fileOf(contract)],
     ['one of pools alone', (): Promise<string> => fileOf('pools: [{ name: chat, endpoints: [{ address: "127.0.0.1:18001" }, { address: "[::1]:18001" }] }]')],
@@ -74,45 +79,37 @@ describe('check', () => {
     expect(code).toBe(0);
   });
 
-  const mistakes: readonly [title: string, change: Change, problems: readonly RegExp[]][] = [
-    ['an unknown field', (config) => (config['lisen'] = {}), [/^ {2}lisen: unknown field$/m]],
-    ['an unknown field deep inside', (config) => (config['pools'][0].endpoints[0].wieght = 2), [/^ {2}pools\[0\]\.endpoints\[0\]\.wieght: unknown field$/m]],
-    ['a host name for an endpoint', (config) => (config['pools'][0].endpoints[0].address = 'gpu-1:8000'), [/^ {2}pools\[0\]\.endpoints\[0\]\.address: expected ip:port/m]],
-    ['no pools', (config) => delete config['pools'], [/^ {2}pools: /m]],
-    ['a pool without endpoints', (config) => (config['pools'][0].endpoints = []), [/^ {2}pools\[0\]\.endpoints: expected at least one endpoint/m]],
-    ['an endpoint twice', (config) => config['pools'][0].endpoints.push({ address: '127.0.0.1:18001' }), [/^ {2}pools\[0\]\.endpoints\[1\]\.address: /m]],
-    ['two pools of one name', (config) => config['pools'].push(config['pools'][0]), [/^ {2}pools\[1\]\.name: /m]],
-    ['an unknown preset', (config) => (config['pools'][0].policy.preset = 'fastest'), [/^ {2}pools\[0\]\.policy\.preset: .*fastest.*session-affinity/m]],
-    ['an unknown parameter', (config) => (config['pools'][0].policy.parameters = { bond: 2 }), [/^ {2}pools\[0\]\.policy\.parameters\.bond: /m]],
-    ['a bound below 1', (config) => (config['pools'][0].policy.parameters = { bound: 0.5 }), [/^ {2}pools\[0\]\.policy\.parameters\.bound: /m]],
-    ['an unknown strategy', (config) => (config['pools'][0].policy = { picker: 'lottery' }), [/^ {2}pools\[0\]\.policy\.picker\.type: .*lottery/m]],
-    ['a route to nowhere', (config) => (config['routes'][0].targets[0].pool = 'chta'), [/^ {2}routes\[0\]\.targets\[0\]\.pool: .*chta.*chat/m]],
-    ['a header in capitals', (config) => (config['facts'].model = [{ header: 'X-Model' }]), [/^ {2}facts\.model\[0\].*: .*lower case/m]],
-    ['one header for both outputs', (config) => (config['outputs'].clusterHeader = 'x-gateway-destination-endpoint'), [/^ {2}outputs\.clusterHeader: /m]],
-    ['a port that is none', (config) => (config['listen'].grpc = '127.0.0.1:99999'), [/^ {2}listen\.grpc: expected host:port/m]],
-    ['an empty secret', (config) => (config['affinity'].secret = ''), [/^ {2}affinity\.secret: /m]],
-    ['a secret file that is not there', (config) => (config['affinity'] = { secretFile: 'none' }), [/^ {2}affinity\.secretFile: cannot be read/m]],
-    ['a state of no known kind', (config) => (config['state'] = { kind: 'postgres' }), [/^ {2}state\.kind: /m]],
-    [
-      'shared state without a shared secret',
-      (config) => {
-        config['state'] = { kind: 'redis' };
-        delete config['affinity'];
-      },
-      [/^ {2}affinity\.secret: /m],
-    ],
+  const endpoint = ['pools', 0, 'endpoints', 0] as const;
+  const policy = ['pools', 0, 'policy'] as const;
+  const pool = { name: 'chat', endpoints: [{ address: '127.0.0.1:18002' }] };
+  const mistakes: readonly [title: string, edits: readonly Edit[], problems: readonly RegExp[]][] = [
+    ['an unknown field', [[['lisen'], {}]], [/^ {2}lisen: unknown field$/m]],
+    ['an unknown field deep inside', [[[...endpoint, 'wieght'], 2]], [/^ {2}pools\[0\]\.endpoints\[0\]\.wieght: unknown field$/m]],
+    ['a host name for an endpoint', [[[...endpoint, 'address'], 'gpu-1:8000']], [/^ {2}pools\[0\]\.endpoints\[0\]\.address: expected ip:port/m]],
+    ['no pools', [[['pools'], undefined]], [/^ {2}pools: /m]],
+    ['a pool without endpoints', [[['pools', 0, 'endpoints'], []]], [/^ {2}pools\[0\]\.endpoints: expected at least one endpoint/m]],
+    ['an endpoint twice', [[['pools', 0, 'endpoints', 1], { address: '127.0.0.1:18001' }]], [/^ {2}pools\[0\]\.endpoints\[1\]\.address: /m]],
+    ['two pools of one name', [[['pools', 1], pool]], [/^ {2}pools\[1\]\.name: /m]],
+    ['an unknown preset', [[[...policy, 'preset'], 'fastest']], [/^ {2}pools\[0\]\.policy\.preset: .*fastest.*session-affinity/m]],
+    ['an unknown parameter', [[[...policy, 'parameters'], { bond: 2 }]], [/^ {2}pools\[0\]\.policy\.parameters\.bond: /m]],
+    ['a bound below 1', [[[...policy, 'parameters'], { bound: 0.5 }]], [/^ {2}pools\[0\]\.policy\.parameters\.bound: /m]],
+    ['an unknown strategy', [[policy, { picker: 'lottery' }]], [/^ {2}pools\[0\]\.policy\.picker\.type: .*lottery/m]],
+    ['a route to nowhere', [[['routes', 0, 'targets', 0, 'pool'], 'chta']], [/^ {2}routes\[0\]\.targets\[0\]\.pool: .*chta.*chat/m]],
+    ['a header in capitals', [[['facts', 'model'], [{ header: 'X-Model' }]]], [/^ {2}facts\.model\[0\].*: .*lower case/m]],
+    ['one header for both outputs', [[['outputs', 'clusterHeader'], 'x-gateway-destination-endpoint']], [/^ {2}outputs\.clusterHeader: /m]],
+    ['a port that is none', [[['listen', 'grpc'], '127.0.0.1:99999']], [/^ {2}listen\.grpc: expected host:port/m]],
+    ['an empty secret', [[['affinity', 'secret'], '']], [/^ {2}affinity\.secret: /m]],
+    ['a secret file that is not there', [[['affinity'], { secretFile: 'none' }]], [/^ {2}affinity\.secretFile: cannot be read/m]],
+    ['a state of no known kind', [[['state'], { kind: 'postgres' }]], [/^ {2}state\.kind: /m]],
+    ['shared state without a shared secret', [[['state'], { kind: 'redis' }], [['affinity'], undefined]], [/^ {2}affinity\.secret: /m]],
     [
       'several at once',
-      (config) => {
-        config['lisen'] = {};
-        config['pools'][0].endpoints[0].address = 'nowhere';
-        config['log'] = { level: 'loud' };
-      },
+      [[['lisen'], {}], [[...endpoint, 'address'], 'nowhere'], [['log'], { level: 'loud' }]],
       [/^.*: 3 problems$/m, /^ {2}lisen: /m, /^ {2}pools\[0\]\.endpoints\[0\]\.address: /m, /^ {2}log\.level: /m],
     ],
   ];
-  it.each(mistakes)('refuses %s, and says where', async (_title, change, problems) => {
-    const { code, output } = await run('check', '--config', await brokenBy(change));
+  it.each(mistakes)('refuses %s, and says where', async (_title, edits, problems) => {
+    const { code, output } = await run('check', '--config', await edited(...edits));
     for (const problem of problems) expect(output).toMatch(problem);
     expect(output).not.toContain('    at ');
     expect(code).toBe(1);
@@ -136,7 +133,7 @@ describe('check', () => {
   });
 });
 
-describe('help', () => {
+describe.concurrent('help', () => {
   it.each([[['--help']], [['help']]])('%j lists the commands', async (args) => {
     const { code, output } = await run(...args);
     for (const word of ['serve', 'check', 'sim-server']) expect(output).toContain(word);
@@ -167,10 +164,7 @@ describe('help', () => {
 
 describe('serve', () => {
   it('refuses a broken configuration as check does', async () => {
-    const file = await brokenBy((config) => {
-      config['lisen'] = {};
-      config['pools'][0].policy.preset = 'fastest';
-    });
+    const file = await edited([['lisen'], {}]);
     const { code, output } = await run('serve', '--config', file);
     expect(output).toContain('lisen: unknown field');
     expect(code).toBe(1);
@@ -182,7 +176,7 @@ describe('serve', () => {
     });
     const { port } = taken.address() as { port: number };
     const listen = { grpc: '127.0.0.1:0', admin: '127.0.0.1:0', [which]: `127.0.0.1:${port}` };
-    const { code, output } = await run('serve', '--config', await brokenBy((config) => (config['listen'] = listen)));
+    const { code, output } = await run('serve', '--config', await edited([['listen'], listen]));
     taken.close();
     expect(output).toContain(`cannot listen on 127.0.0.1:${port} (listen.${which})`);
     expect(output).toMatch(/another port/i);
@@ -190,16 +184,19 @@ describe('serve', () => {
     expect(code).toBe(1);
   });
 
-  it.each(['SIGTERM', 'SIGINT'] as const)('ends on %s with exit code 0', async (signal) => {
-    const child = runFairlead(['serve', '--config', await brokenBy((config) => {
-      config['listen'] = { grpc: '127.0.0.1:0', admin: '127.0.0.1:0' };
-      config['drain'] = { readinessDelayMs: 0, deadlineMs: 1_000 };
-    })]);
-    await child.waitForLine((line) => (line.includes('"msg":"serving"') ? true : undefined));
-    child.signal(signal);
-    expect(await child.ended).toBe(0);
-    // Every line of the log is JSON.
-    for (const line of child.log().trim().split('\n')) expect(() => JSON.parse(line) as unknown).not.toThrow();
+  it.each(['SIGTERM', 'SIGINT'] as const)('drains on %s and ends with exit code 0, from the moment on that it says it serves', async (signal) => {
+    const file = await edited([['listen'], { grpc: '127.0.0.1:0', admin: '127.0.0.1:0' }], [['drain'], { readinessDelayMs: 0, deadlineMs: 1_000 }]);
+    await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        const child = runFairlead(['serve', '--config', file]);
+        await child.waitForLine((line) => (line.includes('"msg":"serving"') ? true : undefined));
+        child.signal(signal);
+        expect(await child.ended).toBe(0);
+        const lines = child.log().trim().split('\n');
+        // Every line of the log is JSON.
+        expect(lines.map((line) => (JSON.parse(line) as { msg: string }).msg)).toEqual(['serving', 'draining: readiness is down', 'stopped']);
+      }),
+    );
   });
 });
 
