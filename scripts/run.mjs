@@ -22,6 +22,8 @@ const tasks = {
     ],
   },
   'check:deploy': { envoy: true, steps: [['scripts/check-deploy.ts', '...']] },
+  'bench:redis': { redis: true, steps: [['scripts/build.mjs'], ['bench/redis-cost.ts', '...']] },
+  'soak:redis': { redis: true, steps: [['scripts/build.mjs'], ['bench/soak-redis.ts', '...']] },
   'measure:idle': { steps: [['scripts/build.mjs'], ['scripts/measure-idle.ts', '...']] },
 };
 

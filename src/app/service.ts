@@ -75,7 +75,7 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
       events,
       clock,
       decideDeadlineMs: settings.limits.decideDeadlineMs,
-      askForBodyBytesMax: settings.limits.scanBytesMax,
+      askForBodyBytesMax: settings.limits.askForBodyBytesMax,
     },
   });
   const admin = await startAdmin({

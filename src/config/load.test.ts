@@ -50,7 +50,7 @@ describe('what is left out', () => {
         },
       ],
       leases: { expireAfterMsMax: 1_800_000, assumedDurationMs: 30_000 },
-      limits: { scanBytesMax: 1_048_576, messageBytesMax: 67_108_864, decideDeadlineMs: 5_000 },
+      limits: { scanBytesMax: 1_048_576, askForBodyBytesMax: 16_777_216, messageBytesMax: 67_108_864, decideDeadlineMs: 5_000 },
       drain: { readinessDelayMs: 1_000, deadlineMs: 30_000 },
       log: { level: 'info' },
     });

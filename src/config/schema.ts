@@ -145,6 +145,8 @@ export const configSchema = z.strictObject({
   limits: z
     .strictObject({
       scanBytesMax: z.int().positive().default(1_048_576),
+      /** Largest body asked for in mode NONE; at most Envoy's request_body_buffer_limit, beyond which requests hang or get 413. */
+      askForBodyBytesMax: z.int().min(0).default(16_777_216),
       messageBytesMax: z.int().positive().default(67_108_864),
       decideDeadlineMs: z.int().positive().default(5_000),
     })

@@ -43,13 +43,14 @@ export interface HeaderFacts {
 export class FactReader {
   readonly #sources: FactSources;
   readonly #wanted: ReadonlySet<string>;
-  readonly #scanBytesMax: number;
+  /** Bytes of a body looked at, at most. */
+  readonly scanBytesMax: number;
   /** By what they look for: a scanner compiles each plan once, by identity. As many as there are paths and needs. */
   readonly #plans = new Map<string, ScanPlan>();
 
   constructor(sources: FactSources, scanBytesMax: number) {
     this.#sources = sources;
-    this.#scanBytesMax = scanBytesMax;
+    this.scanBytesMax = scanBytesMax;
     const wanted = new Set([':path', 'content-length', 'content-type', 'content-encoding']);
     for (const source of [...sources.model, ...sources.session, ...sources.tenant]) {
       if ('header' in source) wanted.add(source.header);
@@ -125,7 +126,7 @@ export class FactReader {
       wantPromptBytes: measurePrompt,
       prefixBlockBytes: prefix ? prefixBlockBytes : 0,
       prefixBlocksMax: prefix ? prefixBlocksMax : 0,
-      scanBytesMax: this.#scanBytesMax,
+      scanBytesMax: this.scanBytesMax,
     };
   }
 

@@ -311,7 +311,7 @@ describe('a body that may not come', () => {
   });
 
   it('is not asked for above the size worth the risk, unless the request could not be routed without it', () => {
-    const trial = createTrial({ askForBodyBytesMax: 1_000 });
+    const trial = createTrial({ scanBytesMax: 1_000, askForBodyBytesMax: 2_000 });
     const big = { 'content-length': '1001' };
     const pieces = [mute];
     expect(exchange({ request: NONE, allowOverride: true }, { headers: { ...chatPath, ...model, ...big }, pieces }, trial).answers).toEqual([
@@ -320,6 +320,8 @@ describe('a body that may not come', () => {
     expect(exchange({ request: NONE, allowOverride: true }, { headers: { ...chatPath, ...big }, pieces }, trial).answers[0]).toBe(
       'request_headers strip ask(BUFFERED/NONE skip)',
     );
+    const tooBig = { 'content-length': '2001' };
+    expect(exchange({ request: NONE, allowOverride: true }, { headers: { ...chatPath, ...tooBig }, pieces }, trial).answers.join()).not.toContain('ask');
     const small = { 'content-length': '1000' };
     expect(exchange({ request: NONE, allowOverride: true }, { headers: { ...chatPath, ...model, ...small }, pieces }, trial).answers[0]).toBe(
       `${headersRouted} ask(BUFFERED/NONE skip)`,

@@ -36,7 +36,7 @@ export interface StreamContext {
   readonly clock: Clock;
   /** Longest that a request is held back for its facts, in ms: FULL_DUPLEX_STREAMED knows no timeout of its own. */
   readonly decideDeadlineMs: number;
-  /** Declared body length up to which a body is asked for that Envoy would not have sent, in bytes. */
+  /** Declared length up to which a body is asked for that Envoy would not have sent, in bytes: what Envoy can buffer. */
   readonly askForBodyBytesMax: number;
 }
 
@@ -253,9 +253,11 @@ export class ProcessStream {
     const others =
       (missing.has('session') && reader.needsBody('session', headers)) || missing.has('prefix') || missing.has('stream') || missing.has('maxTokens');
     if (!model && !others) return false;
-    // A buffered body above Envoy's limit is a 413: only a request that cannot be routed otherwise is worth that risk.
-    const mustAsk = this.#requestMode === BodySendMode.NONE;
-    return model || !mustAsk || (headers.contentLengthBytes ?? 0) <= askForBodyBytesMax;
+    if (this.#requestMode !== BodySendMode.NONE) return true;
+    // A body above what Envoy buffers is a 413, or hangs: it is never asked for. Below that, a large one is worth its way here for
+    // the model, without which a request may go wrong, but not for facts that only make the choice better.
+    const lengthBytes = headers.contentLengthBytes ?? 0;
+    return lengthBytes <= askForBodyBytesMax && (model || lengthBytes <= reader.scanBytesMax);
   }
 
   #startScan(wholeBodyComes: boolean): void {

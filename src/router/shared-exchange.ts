@@ -38,8 +38,16 @@ export interface SharedExchangeOptions {
 
 interface Peer {
   lastHeardMs: number;
-  sequence: number;
+  /** Number of the last message of each pool: pools go different ways, so that one may overtake another. */
+  readonly sequences: Map<string, number>;
   pushes: boolean;
+}
+
+/** Reports that were sent and may be lost, as the message that they were sent in. */
+interface Unsent {
+  readonly owner: string;
+  readonly message: string;
+  readonly reports: number;
 }
 
 /** Snapshot periods without a word after which a router is gone, while our own words come back. */
@@ -52,6 +60,11 @@ const frozenMsMax = 30_000;
 const forwardsWaitingMax = 50_000;
 /** Own placements told again after an outage. */
 const retoldPlacementsMax = 5_000;
+/** Other routers listened to: as many as a fleet may have, whatever someone makes up. */
+const peersMax = 10_000;
+/** Events and reports in one message: readers take no more than 20 000, and what cannot be read is lost whole. */
+const eventsPerMessageMax = 5_000;
+const reportsPerMessageMax = 1_000;
 
 /**
  * What routers tell one another and when: events batched and pushed, snapshots as repair and fall-back, who is there and who is
@@ -61,13 +74,14 @@ export class SharedExchange {
   readonly #options: SharedExchangeOptions;
   readonly #pending = new Map<string, LoadEvent[]>();
   readonly #forwards = new Map<string, ForwardedCompletion[]>();
+  #unsent: Unsent[] = [];
   #forwardsWaiting = 0;
   readonly #peers = new Map<string, Peer>();
   #sequence = 0;
   #waking = false;
   #lastEchoMs: number | undefined;
   #down = true;
-  #pushing = true;
+  #pushing: boolean;
   /** Routers, this one included, when last anything was heard; sorted. */
   #idsLastSeen: readonly string[];
   #eventsThisSecond = 0;
@@ -77,6 +91,7 @@ export class SharedExchange {
   constructor(options: SharedExchangeOptions) {
     this.#options = options;
     this.#idsLastSeen = [options.routerId];
+    this.#pushing = options.pushEventsPerSecondMax > 0;
   }
 
   // ---- from the router: appends only ----
@@ -91,19 +106,14 @@ export class SharedExchange {
     this.#wake();
   }
 
-  forward(owner: string, lease: string, completion: Completion): boolean {
-    if (!this.#queueForward(owner, lease, completion)) return false;
-    this.#wake();
-    return true;
-  }
-
   /** Keeps a report until it is sent; an outage of the transport is waited out. False: too many wait already. */
-  #queueForward(owner: string, lease: string, completion: Completion): boolean {
+  forward(owner: string, lease: string, completion: Completion): boolean {
     if (this.#forwardsWaiting >= forwardsWaitingMax) return false;
     this.#forwardsWaiting += 1;
     const waiting = this.#forwards.get(owner);
     if (waiting === undefined) this.#forwards.set(owner, [{ lease, completion }]);
     else waiting.push({ lease, completion });
+    this.#wake();
     return true;
   }
 
@@ -138,7 +148,7 @@ export class SharedExchange {
     const { transport, routerId } = this.#options;
     for (const [pool, events] of this.#pending) {
       this.#pending.delete(pool);
-      transport.publish(pool, encodeEvents(routerId, this.#nextSequence(), events));
+      for (const page of pages(events, eventsPerMessageMax)) transport.publish(pool, encodeEvents(routerId, this.#nextSequence(), page));
       const stored = events.flatMap((event) =>
         event.kind === 'dispatch' && event.placement !== undefined
           ? [{ keyId: event.placement.keyId, address: event.placement.away ? event.address : undefined }]
@@ -146,23 +156,31 @@ export class SharedExchange {
       );
       if (stored.length > 0) transport.storePlacements(pool, stored);
     }
-    const forwards = [...this.#forwards];
-    this.#forwards.clear();
-    this.#forwardsWaiting = 0;
-    for (const [owner, reports] of forwards) {
-      // A report counts once, however often it arrives: what may be lost is sent again with the next snapshot,
-      // unless its owner is gone and its counts with it.
-      transport.forward(owner, encodeForwarded(reports), () => {
-        if (!this.#down && !this.#peers.has(owner)) return;
-        for (const { lease, completion } of reports) this.#queueForward(owner, lease, completion);
-      });
+    // Through an outage reports wait as they are: a flush may come every 2 ms, and must not cost what they all cost to write.
+    if (this.#down) return;
+    for (const [owner, reports] of this.#forwards) {
+      this.#forwards.delete(owner);
+      for (const page of pages(reports, reportsPerMessageMax)) this.#sendReports({ owner, message: encodeForwarded(page), reports: page.length });
     }
+  }
+
+  #sendReports(sent: Unsent): void {
+    this.#forwardsWaiting -= sent.reports;
+    // A report counts once, however often it arrives: what may be lost is sent again with the next snapshot, unless its owner is gone
+    // and its counts with it.
+    this.#options.transport.forward(sent.owner, sent.message, () => {
+      if (!this.#down && !this.#peers.has(sent.owner)) return;
+      if (this.#forwardsWaiting + sent.reports > forwardsWaitingMax) return;
+      this.#forwardsWaiting += sent.reports;
+      this.#unsent.push(sent);
+    });
   }
 
   /** Once per snapshot period: tells everyone how things stand, and finds out who is gone. */
   tick(): void {
     const nowMs = this.#options.clock.nowMs();
     const { state, transport, routerId } = this.#options;
+    if (!this.#down) for (const sent of this.#unsent.splice(0)) this.#sendReports(sent);
     this.flush();
     this.#thin(nowMs);
     for (const pool of state.pools) {
@@ -183,11 +201,15 @@ export class SharedExchange {
       this.#echoed(nowMs);
       return;
     }
-    const peer = this.#peers.get(message.router) ?? { lastHeardMs: nowMs, sequence: 0, pushes: true };
-    if (message.sequence <= peer.sequence) return;
+    let peer = this.#peers.get(message.router);
+    if (peer === undefined) {
+      if (this.#peers.size >= peersMax) return;
+      peer = { lastHeardMs: nowMs, sequences: new Map(), pushes: true };
+      this.#peers.set(message.router, peer);
+    }
+    if (message.sequence <= (peer.sequences.get(pool) ?? 0)) return;
     peer.lastHeardMs = nowMs;
-    peer.sequence = message.sequence;
-    this.#peers.set(message.router, peer);
+    peer.sequences.set(pool, message.sequence);
     if (message.kind === 'snapshot') {
       peer.pushes = message.pushes;
       state.applySnapshot(message.router, pool, message.loads, message.pushes);
@@ -200,9 +222,12 @@ export class SharedExchange {
     }
   }
 
-  /** Reports that another router handed on to this one. */
+  /** Reports that another router handed on to this one. Those for a third are nobody's business here, and would go round. */
   receiveForwarded(text: string): void {
-    for (const report of parseForwarded(text)) this.#options.onForwarded(report);
+    const { routerId, onForwarded } = this.#options;
+    for (const report of parseForwarded(text)) {
+      if (report.lease.slice(0, Math.max(0, report.lease.lastIndexOf('.'))) === routerId) onForwarded(report);
+    }
   }
 
   /** Exceptions read back from where they are kept. */
@@ -245,8 +270,7 @@ export class SharedExchange {
     const { snapshotMs, state, routerId } = this.#options;
     const silentMs = this.#lastEchoMs === undefined ? Infinity : nowMs - this.#lastEchoMs;
     this.#down = silentMs > echoPeriodsMax * snapshotMs;
-    if (!this.#down) this.#idsLastSeen = [routerId, ...this.#peers.keys()].sort();
-    state.shareCaps(this.#down ? this.capShare() : undefined);
+    if (this.#down) state.hold();
     // While nothing is heard, silence says nothing about the others: their last word stands for a while.
     const patienceMs = this.#down ? frozenMsMax : silentPeriodsMax * snapshotMs;
     for (const [router, { lastHeardMs }] of this.#peers) {
@@ -254,6 +278,8 @@ export class SharedExchange {
       this.#peers.delete(router);
       state.forget(router);
     }
+    if (!this.#down) this.#idsLastSeen = [routerId, ...this.#peers.keys()].sort();
+    state.shareCaps(this.#down ? this.capShare() : undefined);
   }
 
   /** Once a second: pushes while the fleet's event rate, reckoned from our own share, is within bounds. */
@@ -274,4 +300,8 @@ export class SharedExchange {
     this.#calmSeconds = perSecond < 0.6 * max ? this.#calmSeconds + 1 : 0;
     if (this.#calmSeconds >= 5) this.#pushing = true;
   }
+}
+
+function* pages<T>(all: readonly T[], size: number): Generator<readonly T[]> {
+  for (let at = 0; at < all.length; at += size) yield at === 0 && all.length <= size ? all : all.slice(at, at + size);
 }

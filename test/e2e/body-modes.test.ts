@@ -47,7 +47,6 @@ const modes: Readonly<Record<string, Mode>> = {
 const names = Object.keys(modes);
 /** Listeners beside the others whose routes have no retries. */
 const withoutRetries = (name: string): string => `${name}, no retries`;
-const atDefaultLimit = 'none, override allowed, default limit';
 
 const parts = new RunningParts();
 let byDefault: string[];
@@ -59,24 +58,27 @@ const clients = new Map<string, HttpClient>();
 const homes = new Map<string, string>();
 const answeredBy = new Map<string, number>();
 
+function routing(): Record<string, unknown> {
+  return {
+    pools: Object.entries({ 'by-default': byDefault, 'by-body': byBody }).map(([name, endpoints]) => ({
+      name,
+      // Sessions are to stay at home whatever else is in flight.
+      policy: { preset: 'session-affinity', parameters: { slackRequests: 10_000 } },
+      endpoints: endpoints.map((endpoint) => ({ address: endpoint })),
+    })),
+    routes: [
+      { match: { model }, targets: [{ pool: 'by-body' }] },
+      { match: { model: '*' }, targets: [{ pool: 'by-default' }] },
+    ],
+  };
+}
+
 beforeAll(async () => {
   const address = ({ address }: ModelServer): string => address;
   byDefault = (await parts.addModelServers(2)).map(address);
   byBody = (await parts.addModelServers(3)).map(address);
-  // Sessions are to stay at home whatever else is in flight.
-  const policy = { preset: 'session-affinity', parameters: { slackRequests: 10_000 } };
   fairlead = await parts.add(
-    startFairlead({
-      pools: Object.entries({ 'by-default': byDefault, 'by-body': byBody }).map(([name, endpoints]) => ({
-        name,
-        policy,
-        endpoints: endpoints.map((endpoint) => ({ address: endpoint })),
-      })),
-      routes: [
-        { match: { model }, targets: [{ pool: 'by-body' }] },
-        { match: { model: '*' }, targets: [{ pool: 'by-default' }] },
-      ],
-    }),
+    startFairlead(routing()),
   );
   const configs = Object.entries(modes).flatMap(([name, options]) => {
     const clusters = { 'by-default': byDefault, 'by-body': byBody };
@@ -90,11 +92,7 @@ beforeAll(async () => {
     delete connectionManager(single).route_config.virtual_hosts[0]!.routes[0]!.route['retry_policy'];
     return [[name, config] as const, [withoutRetries(name), single] as const];
   });
-  // As Envoys are that know nothing of Fairlead: 1 MiB is all that they hold.
-  const [, plain] = configs[0]!;
-  const limited = structuredClone(plain);
-  for (const host of connectionManager(limited).route_config.virtual_hosts) delete host.request_body_buffer_limit;
-  envoy = await parts.add(startEnvoy({ config: withListeners(Object.fromEntries([...configs, [atDefaultLimit, limited]])) }));
+  envoy = await parts.add(startEnvoy({ config: withListeners(Object.fromEntries(configs)) }));
   for (const name of names) clients.set(name, await parts.add(Promise.resolve(new HttpClient(`http://127.0.0.1:${envoy.listenerPort(name)}`, 8))));
 });
 afterAll(() => parts.stop());
@@ -241,7 +239,12 @@ it('every request went where Fairlead decided, and no answer failed', async () =
 
 // Last, since a request that hangs upsets the accounts above.
 it('a body over the limit of an Envoy that has only the default one gets an answer', async () => {
-  const client = await parts.add(Promise.resolve(new HttpClient(`http://127.0.0.1:${envoy.listenerPort(atDefaultLimit)}`, 8, 5_000)));
+  // Told what this Envoy can buffer, Fairlead asks for no larger body: Envoy would neither answer nor refuse it.
+  const cautious = await parts.add(startFairlead({ ...routing(), limits: { askForBodyBytesMax: 1_000_000 } }));
+  const config = renderEnvoyConfig({ messageTimeoutMs, fairlead: [cautious.address], clusters: { 'by-default': byDefault, 'by-body': byBody } });
+  for (const host of connectionManager(config).route_config.virtual_hosts) delete host.request_body_buffer_limit;
+  const plain = await parts.add(startEnvoy({ config }));
+  const client = await parts.add(Promise.resolve(new HttpClient(plain.url, 8, 5_000)));
   for (const bytes of [sizes['1.2 MB'], sizes['5 MB']]) {
     const outcome = await client.send({ path, headers: { 'content-type': 'application/json' }, body: chatBody('default limit', bytes) }).then(
       ({ status }) => status,
@@ -261,7 +264,7 @@ function sendHttp2(port: number, body: Buffer, trailers: Record<string, string>)
       { waitForTrailers: true, endStream: false, signal: AbortSignal.timeout(15_000) },
     );
     stream.once('wantTrailers', () => stream.sendTrailers(trailers));
-    stream.once('error', (error) => {
+    stream.once('error', (error: Error) => {
       session.destroy();
       reject(error);
     });
@@ -293,7 +296,7 @@ async function sendSlowly(port: number, body: Buffer, pauseMs: number): Promise<
         })(),
       ),
     ),
-  } as RequestInit);
+  });
   return {
     status: response.status,
     headers: Object.fromEntries(response.headers),

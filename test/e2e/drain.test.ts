@@ -84,7 +84,7 @@ async function sendSlowly(pauseMs: number): Promise<string> {
     body: Readable.toWeb(pieces),
     duplex: 'half',
     signal: AbortSignal.timeout(20_000),
-  } as RequestInit);
+  });
   return (await response.text()) === body ? String(response.status) : `${response.status} and another body`;
 }
 

@@ -211,7 +211,7 @@ describe.each([
       body: Readable.toWeb(half),
       duplex: 'half',
       signal: abort.signal,
-    } as RequestInit).catch(() => 'left');
+    }).catch(() => 'left');
     await expect.poll(() => fairlead.metric('fairlead_streams_opened_total'), { timeout: 5_000, interval: 25 }).toBe(streamsBefore + 1);
     abort.abort();
     expect(await call).toBe('left');

@@ -245,20 +245,21 @@ describe('under load, when Redis', () => {
     expect(Object.keys(healthy.outcomes)).toEqual(['200']);
   });
 
-  it.each(faults)('$name, no request fails or waits, the cause is told, and the routers agree again within 2 s', async ({ start, end, told }) => {
+  it.each(faults)('$name, no request fails or waits, the cause is told, and the routers agree again within 2 s', async (fault) => {
+    const { told } = fault;
     await vi.waitFor(() => expectAcquainted(fleet.routers), { timeout: 5_000 });
     let held: Awaited<ReturnType<typeof holdRequests>> | undefined;
     try {
       const measured = await measure(fleet, async () => {
         try {
-          await start();
+          await fault.start();
           // Requests that nobody could tell of while it lasts.
           held = await holdRequests(fleet, heldRequests);
           const startedMs = performance.now();
           if (told !== undefined) await vi.waitFor(() => expectReadiness(fleet, told), { timeout: 5_000, interval: 100 });
           await sleep(Math.max(0, 1_200 - (performance.now() - startedMs)));
         } finally {
-          await end();
+          await fault.end();
         }
         await expectAgreement(fleet, heldRequests, 2_000);
         await expectReadiness(fleet, /^redis: connected/);

@@ -1,0 +1,468 @@
+import fc from 'fast-check';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { chatPool, seededDraw } from '../../test/integration/router-under-test.ts';
+import { type ModelledRouter, ModelledNetwork, type NetworkOptions } from '../../test/modelled-network.ts';
+import { FleetView } from '../fleet/fleet-view.ts';
+import { Placements } from '../fleet/placements.ts';
+import { type LoadEvent, SharedState } from '../fleet/shared-state.ts';
+import { encodeEvents, encodeForwarded, encodeSnapshot, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
+import type { Completion } from './ports.ts';
+import { type ExchangeTransport, SharedExchange, type SharedExchangeOptions, type StoredPlacement } from './shared-exchange.ts';
+
+const one = '10.0.0.1:80';
+const two = '10.0.0.2:80';
+const keyId = '0123456789abcdef0123456789abcdef';
+const finished: Completion = { ending: 'finished', signal: 'access-log' };
+
+/** One exchange whose transport notes everything and delivers nothing. */
+interface Bench {
+  readonly exchange: SharedExchange;
+  readonly fleet: FleetView;
+  readonly placements: Placements;
+  nowMs: number;
+  readonly published: { pool: string; message: string }[];
+  readonly snapshots: { pool: string; message: string }[];
+  readonly stored: { pool: string; placements: readonly StoredPlacement[] }[];
+  readonly forwards: { owner: string; message: string }[];
+  readonly received: string[];
+  /** What becomes of forwards. */
+  forwardFails: boolean;
+  wakes: number;
+  /** Our own words come back. */
+  echo(): void;
+  /** Another router says how it stands. */
+  hear(router: string, sequence: number, requests?: number, options?: { pool?: string; pushes?: boolean }): void;
+  /** Passes time in periods, hearing nothing but, where wanted, ourselves and routers that are alive. */
+  wait(ms: number, options?: { echo?: boolean; alive?: readonly string[] }): void;
+  requests(pool?: string): number;
+}
+
+function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
+  const endpoints = [one, two].map((address) => ({ address, weight: 1, labels: {}, requestsMax: 5 }));
+  const fleet = new FleetView([
+    { name: 'chat', endpoints },
+    { name: 'batch', endpoints },
+  ]);
+  const placements = new Placements();
+  const transport: ExchangeTransport = {
+    publish: (pool, message) => made.published.push({ pool, message }),
+    publishSnapshot: (pool, message) => made.snapshots.push({ pool, message }),
+    storePlacements: (pool, kept) => made.stored.push({ pool, placements: kept }),
+    forward: (owner, message, failed) => {
+      made.forwards.push({ owner, message });
+      if (made.forwardFails) failed();
+    },
+    wake: () => (made.wakes += 1),
+  };
+  const made: Bench = {
+    exchange: new SharedExchange({
+      routerId: 'me',
+      clock: { nowMs: () => made.nowMs },
+      transport,
+      state: new SharedState(fleet, placements),
+      snapshotMs: 100,
+      pushEventsPerSecondMax: 1_000,
+      onForwarded: ({ lease }) => made.received.push(lease),
+      ...options,
+    }),
+    fleet,
+    placements,
+    nowMs: 0,
+    published: [],
+    snapshots: [],
+    stored: [],
+    forwards: [],
+    received: [],
+    forwardFails: false,
+    wakes: 0,
+    echo: () => made.exchange.receive('chat', made.snapshots.at(-1)?.message ?? encodeSnapshot('me', 1, new Map(), true)),
+    hear: (router, sequence, requests = 0, { pool = 'chat', pushes = true } = {}) => {
+      const loads = new Map(requests === 0 ? [] : [[one, { requests, promptTokens: 100 * requests, promptTokensWaiting: 0 }]]);
+      made.exchange.receive(pool, encodeSnapshot(router, sequence, loads, pushes));
+    },
+    wait: (ms, { echo = true, alive = [] } = {}) => {
+      for (let passed = 0; passed < ms; passed += 100) {
+        made.nowMs += 100;
+        made.exchange.tick();
+        if (echo) made.echo();
+        for (const router of alive) made.hear(router, 1_000 + made.nowMs);
+      }
+    },
+    requests: (pool = 'chat') => fleet.pool(pool)!.endpoint(one)!.requests,
+  };
+  return made;
+}
+
+const dispatch = (changes: Partial<Extract<LoadEvent, { kind: 'dispatch' }>> = {}): LoadEvent => ({ kind: 'dispatch', pool: 'chat', address: one, promptTokens: 10, placement: undefined, ...changes });
+const moved = (away: boolean, id = keyId): LoadEvent => dispatch({ placement: { keyId: id, away } });
+
+let on: Bench;
+beforeEach(() => {
+  on = bench();
+});
+
+describe('what a router tells', () => {
+  it('events wait for one flush, in one message a pool, and ask for it once', () => {
+    on.exchange.publish(dispatch());
+    on.exchange.publish({ kind: 'done', pool: 'chat', address: one, promptTokens: 10, waiting: true });
+    on.exchange.publish(dispatch({ pool: 'batch' }));
+    expect([on.wakes, on.published.length]).toEqual([1, 0]);
+    on.exchange.flush();
+    expect(on.published.map(({ pool }) => pool)).toEqual(['chat', 'batch']);
+    expect(parsePoolMessage('chat', on.published[0]!.message)).toMatchObject({ kind: 'events', router: 'me', events: [{ kind: 'dispatch' }, { kind: 'done' }] });
+    on.exchange.flush();
+    expect(on.published).toHaveLength(2);
+    on.exchange.publish(dispatch());
+    expect(on.wakes).toBe(2);
+  });
+
+  it('a snapshot tells the load of every pool, each message with a higher number than the last', () => {
+    Object.assign(on.fleet.pool('chat')!.endpoint(two)!.own, { requests: 2, promptTokens: 70, promptTokensWaiting: 30 });
+    on.exchange.publish(dispatch());
+    on.wait(200);
+    expect(on.snapshots.map(({ pool }) => pool)).toEqual(['chat', 'batch', 'chat', 'batch']);
+    const messages = [...on.published, ...on.snapshots].map(({ pool, message }) => parsePoolMessage(pool, message)!);
+    expect(messages[1]).toMatchObject({ kind: 'snapshot', pushes: true, loads: new Map([[two, { requests: 2, promptTokens: 70, promptTokensWaiting: 30 }]]) });
+    // What was batched goes out before the snapshot that counts it already, so that nobody adds it a second time.
+    expect(messages.map(({ sequence }) => sequence)).toEqual([1, 2, 3, 4, 5]);
+  });
+
+  it('however much gathers, every message is one that readers take', () => {
+    // Such as 30 000 requests that expire in the same second, or reports that gathered while the process stood still.
+    for (let i = 0; i < 30_000; i += 1) on.exchange.publish(i === 29_999 ? moved(true) : dispatch());
+    for (let i = 0; i < 30_000; i += 1) on.exchange.forward('a', `a.${i}`, finished);
+    on.exchange.flush();
+    const events = on.published.flatMap(({ message }) => {
+      const read = parsePoolMessage('chat', message);
+      return read?.kind === 'events' ? read.events : [];
+    });
+    expect(events).toHaveLength(30_000);
+    expect(events.at(-1)).toMatchObject({ placement: { keyId } });
+    expect(on.forwards.flatMap(({ message }) => parseForwarded(message))).toHaveLength(30_000);
+  });
+
+  it('moved sessions are also kept: where they are, or that they are home', () => {
+    on.exchange.publish(moved(true));
+    on.exchange.publish(dispatch());
+    on.exchange.publish(moved(false));
+    on.exchange.flush();
+    expect(on.stored).toEqual([{ pool: 'chat', placements: [{ keyId, address: one }, { keyId, address: undefined }] }]);
+  });
+});
+
+describe('what a router hears', () => {
+  it('load by snapshot and by event; what is older than the last word of its sender is dropped', () => {
+    on.hear('a', 5, 3);
+    on.exchange.receive('chat', encodeEvents('a', 6, [dispatch()]));
+    expect(on.requests()).toBe(4);
+    on.exchange.receive('chat', encodeEvents('a', 6, [dispatch()]));
+    on.hear('a', 4, 9);
+    expect(on.requests()).toBe(4);
+    on.hear('b', 1, 2);
+    expect(on.requests()).toBe(6);
+    expect(on.exchange.status().routers).toMatchObject([{ id: 'me' }, { id: 'a', requestsInFlight: 4 }, { id: 'b', requestsInFlight: 2 }]);
+  });
+
+  it('a message of one pool that is overtaken by one of another still counts', () => {
+    on.hear('a', 8, 1, { pool: 'batch' });
+    on.hear('a', 7, 3);
+    expect([on.requests(), on.requests('batch')]).toEqual([3, 1]);
+    on.hear('a', 6, 9);
+    expect(on.requests()).toBe(3);
+  });
+
+  it('a router that does not push moves sessions all the same, and its events count no load', () => {
+    on.hear('a', 1, 3, { pushes: false });
+    on.exchange.receive('chat', encodeEvents('a', 2, [moved(true), dispatch()]));
+    expect(on.requests()).toBe(3);
+    expect(on.placements.find('chat', keyId)).toBe(one);
+  });
+
+  it('what is kept: sessions away, and sessions home again', () => {
+    on.exchange.receivePlacements('chat', [{ keyId, address: two }]);
+    expect(on.placements.find('chat', keyId)).toBe(two);
+    on.exchange.receivePlacements('chat', [{ keyId, address: '10.0.0.9:80' }, { keyId, address: one }]);
+    expect(on.placements.find('chat', keyId)).toBe(one);
+    on.exchange.receivePlacements('chat', [{ keyId, address: undefined }]);
+    expect(on.placements.find('chat', keyId)).toBeUndefined();
+  });
+
+  it('nonsense changes nothing', () => {
+    on.hear('a', 1, 3);
+    for (const text of ['', '[]', '{"__proto__":1}', encodeSnapshot('a', 2, new Map([['10.0.0.9:80', { requests: 9, promptTokens: 9, promptTokensWaiting: 9 }]]), true).replace('9,9', '-1,9')]) {
+      on.exchange.receive('chat', text);
+      on.exchange.receive('__proto__', text);
+      on.exchange.receiveForwarded(text);
+    }
+    expect(on.requests()).toBe(3);
+    expect(on.exchange.status().routers).toHaveLength(2);
+  });
+
+  it('however many routers someone makes up, no more are kept than a fleet can have, and silent ones are forgotten', () => {
+    on.wait(100);
+    for (let i = 0; i < 20_000; i += 1) on.hear(`made-up-${i}`, 1, 1);
+    expect(on.exchange.status().routers.length).toBeLessThanOrEqual(10_001);
+    on.wait(1_000);
+    expect(on.exchange.status().routers).toHaveLength(1);
+    expect(on.requests()).toBe(0);
+  });
+
+  it('someone who speaks in the name of a router cannot silence it for long', () => {
+    on.wait(100);
+    on.hear('a', Number.MAX_SAFE_INTEGER, 1);
+    for (let sequence = 1; sequence <= 12; sequence += 1) {
+      on.wait(100);
+      on.hear('a', sequence, 7);
+    }
+    expect(on.requests()).toBe(7);
+  });
+});
+
+describe('who is there', () => {
+  it('a router without a word for 8 periods is gone, and its load with it', () => {
+    on.wait(100);
+    on.hear('a', 1, 3);
+    on.hear('b', 1, 2);
+    on.wait(700);
+    on.hear('b', 2, 2);
+    expect(on.requests()).toBe(5);
+    on.wait(200);
+    expect(on.requests()).toBe(2);
+    expect(on.exchange.status()).toMatchObject({ connected: true, routersLastSeen: 2, routers: [{ id: 'me' }, { id: 'b', ageMs: 200 }] });
+  });
+
+  it('while our own words do not come back, silence says nothing: the last word stands half a minute, then means nothing any more', () => {
+    on.wait(100);
+    on.hear('a', 1, 3);
+    on.wait(29_000, { echo: false });
+    expect(on.exchange.status()).toMatchObject({ connected: false, routersLastSeen: 2 });
+    expect(on.requests()).toBe(3);
+    on.wait(1_200, { echo: false });
+    expect(on.requests()).toBe(0);
+    // Caps stay divided by those last seen: they may well be alive.
+    expect(on.exchange.status()).toMatchObject({ routersLastSeen: 2, routers: [{ id: 'me' }] });
+    expect(on.exchange.capShare()).toEqual({ routers: 2, rank: 1 });
+  });
+
+  it('after an outage everyone gets the time to speak before being missed', () => {
+    on.wait(100);
+    on.hear('a', 1, 3);
+    on.wait(5_000, { echo: false });
+    on.wait(100);
+    on.wait(700);
+    expect(on.requests()).toBe(3);
+    on.wait(300);
+    expect(on.requests()).toBe(0);
+  });
+
+  it('what routers that do not push are believed to add does not pile up over an outage', () => {
+    on.wait(100);
+    on.hear('a', 1, 3, { pushes: false });
+    for (let i = 0; i < 100; i += 1) {
+      on.fleet.pool('chat')!.endpoint(one)!.added.requests += 50;
+      on.wait(100, { echo: false });
+    }
+    expect(on.requests()).toBeLessThanOrEqual(3 + 50 * 4);
+    on.fleet.pool('chat')!.endpoint(one)!.added.requests += 5;
+    on.wait(100, { echo: false });
+    on.fleet.pool('chat')!.endpoint(one)!.added.requests += 5;
+    expect(on.requests()).toBe(3 + 5);
+  });
+
+  it('limits are divided among those last seen while nobody can be heard, and shared whole again', () => {
+    const endpoint = on.fleet.pool('chat')!.endpoint(one)!;
+    on.wait(100);
+    on.hear('a', 1);
+    on.wait(100);
+    endpoint.own.requests = 3;
+    expect(endpoint.full).toBe(false);
+    on.wait(500, { echo: false });
+    // a comes before me: of five places it has three.
+    expect(endpoint.full).toBe(true);
+    on.hear('a', 2);
+    on.wait(200);
+    expect(endpoint.full).toBe(false);
+  });
+
+  it('what was learned of sessions is told again once, when our words come back', () => {
+    on.wait(100);
+    on.exchange.receivePlacements('chat', [{ keyId, address: two }, { keyId: keyId.replace('0', '1'), address: one }]);
+    on.stored.length = 0;
+    on.wait(400, { echo: false });
+    expect(on.stored).toEqual([]);
+    on.wait(300);
+    // Oldest first, as they were stored.
+    expect(on.stored).toEqual([{ pool: 'chat', placements: [{ keyId, address: two }, { keyId: keyId.replace('0', '1'), address: one }] }]);
+  });
+});
+
+describe('pushing', () => {
+  const publish = (count: number): void => {
+    for (let i = 0; i < count; i += 1) on.exchange.publish(dispatch());
+  };
+
+  it('stops above the bound, reckoned over all routers, and says so; moved sessions are still told', () => {
+    on.wait(1_000, { alive: ['a'] });
+    publish(450);
+    on.wait(1_000, { alive: ['a'] });
+    expect(on.exchange.status().pushing).toBe(true);
+    publish(550);
+    on.wait(1_000, { alive: ['a'] });
+    expect(on.exchange.status().pushing).toBe(false);
+    expect(parsePoolMessage('chat', on.snapshots.at(-2)!.message)).toMatchObject({ pushes: false });
+    on.published.length = 0;
+    publish(5);
+    on.exchange.publish(moved(true));
+    on.exchange.flush();
+    expect(on.published.map(({ message }) => parsePoolMessage('chat', message))).toMatchObject([{ events: [{ placement: { keyId } }] }]);
+  });
+
+  it('is taken up again after five calm seconds in a row', () => {
+    on.wait(1_000);
+    publish(2_000);
+    on.wait(1_000);
+    expect(on.exchange.status().pushing).toBe(false);
+    for (let second = 0; second < 4; second += 1) {
+      publish(100);
+      on.wait(1_000);
+    }
+    publish(700);
+    on.wait(1_000);
+    for (let second = 0; second < 4; second += 1) on.wait(1_000);
+    expect(on.exchange.status().pushing).toBe(false);
+    on.wait(1_000);
+    expect(on.exchange.status().pushing).toBe(true);
+  });
+
+  it('with a bound of nothing, nothing is pushed from the first request on', () => {
+    on = bench({ pushEventsPerSecondMax: 0 });
+    publish(3);
+    on.exchange.flush();
+    expect([on.published.length, on.exchange.status().pushing]).toEqual([0, false]);
+    on.wait(20_000);
+    expect(on.exchange.status().pushing).toBe(false);
+  });
+});
+
+describe('reports for other routers', () => {
+  it('go to their owners, batched, and only our own are taken', () => {
+    on.exchange.forward('a', 'a.1', finished);
+    on.exchange.forward('b', 'b.1', finished);
+    on.exchange.forward('a', 'a.2', finished);
+    on.exchange.flush();
+    expect(on.forwards.map(({ owner, message }) => [owner, ...parseForwarded(message).map(({ lease }) => lease)])).toEqual([['a', 'a.1', 'a.2'], ['b', 'b.1']]);
+    // Handing on what was handed on could go round for ever, and one message could be made to cause many.
+    on.exchange.receiveForwarded(encodeForwarded(['me.1', 'a.1', 'me', 'x', 'me.too.1', 'me.2'].map((lease) => ({ lease, completion: finished }))));
+    expect(on.received).toEqual(['me.1', 'me.2']);
+  });
+
+  it('that could not be sent are tried again once a period, however much else happens, and arrive whole', () => {
+    on.wait(100, { alive: ['a'] });
+    on.forwardFails = true;
+    for (let i = 0; i < 2_500; i += 1) expect(on.exchange.forward('a', `a.${i}`, finished)).toBe(true);
+    for (let i = 0; i < 50; i += 1) {
+      on.exchange.publish(dispatch());
+      on.exchange.flush();
+    }
+    expect(on.forwards).toHaveLength(3);
+    on.wait(100, { alive: ['a'] });
+    expect(on.forwards).toHaveLength(6);
+    on.forwardFails = false;
+    on.forwards.length = 0;
+    on.wait(100, { alive: ['a'] });
+    expect(on.forwards.flatMap(({ message }) => parseForwarded(message)).map(({ lease }) => lease)).toEqual(Array.from({ length: 2_500 }, (_, i) => `a.${i}`));
+    on.wait(100, { alive: ['a'] });
+    expect(on.forwards).toHaveLength(3);
+  });
+
+  it('wait through an outage without costing anything, and arrive when it is over', () => {
+    on.wait(100, { alive: ['a'] });
+    on.wait(500, { echo: false });
+    for (let i = 0; i < 2_500; i += 1) on.exchange.forward('a', `a.${i}`, finished);
+    for (let i = 0; i < 50; i += 1) {
+      on.exchange.publish(dispatch());
+      on.exchange.flush();
+    }
+    on.wait(20_000, { echo: false });
+    expect(on.forwards).toEqual([]);
+    on.wait(200);
+    expect(on.forwards.flatMap(({ message }) => parseForwarded(message))).toHaveLength(2_500);
+  });
+
+  it('that cannot be sent are bounded', () => {
+    on.wait(100);
+    on.wait(400, { echo: false });
+    on.forwardFails = true;
+    let taken = 0;
+    for (let i = 0; i < 120_000; i += 1) {
+      if (on.exchange.forward('a', `a.${i}`, finished)) taken += 1;
+      if (i % 1_000 === 0) on.exchange.flush();
+    }
+    expect(taken).toBe(50_000);
+  });
+
+  it('for a router that is gone are dropped', () => {
+    on.wait(100);
+    on.hear('a', 1);
+    on.wait(1_000);
+    on.forwardFails = true;
+    on.exchange.forward('a', 'a.1', finished);
+    on.wait(100);
+    on.forwards.length = 0;
+    on.wait(300);
+    expect(on.forwards).toEqual([]);
+  });
+});
+
+// ---- several routers on a modelled network ----
+
+function network(routers: number, options: Partial<NetworkOptions> & { seed: string; endpoints?: number; policy?: string }): ModelledNetwork {
+  const { seed, endpoints = 10, policy = 'session-affinity', ...more } = options;
+  const made = new ModelledNetwork({ config: chatPool(endpoints, policy), draw: seededDraw(seed), ...more });
+  for (let i = 0; i < routers; i += 1) made.join(`r${i}`);
+  made.run(1_000);
+  return made;
+}
+
+const seeds = Array.from({ length: 12 }, (_, i) => `seed ${i}`);
+const sentTo = (net: ModelledNetwork, seed: string, requests: number, gapMs: number): Map<string, number> => {
+  const draw = seededDraw(`${seed}, arrivals`);
+  const sent = new Map<string, number>();
+  for (let i = 0; i < requests; i += 1) {
+    net.run(net.nowMs + gapMs);
+    const at = net.routers[Math.floor(draw() * net.routers.length)]!;
+    const address = at.route({ session: `${seed} ${i}`, promptTokens: 1_000 }).addresses[0]!;
+    sent.set(address, (sent.get(address) ?? 0) + 1);
+  }
+  return sent;
+};
+
+/** Nine endpoints with ten requests each that all routers know of, one idle: how many of 40 requests in 50 ms go to the idle one. */
+function toTheIdleOne(routers: number, seed: string, pushEventsPerSecondMax: number): number {
+  const net = network(routers, { seed, policy: 'least-requests', pushEventsPerSecondMax });
+  for (let endpoint = 2; endpoint <= 10; endpoint += 1) {
+    for (let i = 0; i < 10; i += 1) {
+      const { own } = net.routers[(endpoint * 10 + i) % routers]!.fleet.pool('chat')!.endpoint(`10.0.0.${endpoint}:80`)!;
+      own.requests += 1;
+      own.promptTokens += 1_000;
+    }
+  }
+  net.run(net.nowMs + 500);
+  return sentTo(net, seed, 40, 50 / 40).get('10.0.0.1:80') ?? 0;
+}
+
+describe('a burst over 4 routers', () => {
+  it('200 requests in 50 ms on 10 idle endpoints: the fullest gets at most 1.15 × the mean', () => {
+    const fullest = seeds.map((seed) => Math.max(...sentTo(network(4, { seed, policy: 'least-requests' }), seed, 200, 0.25).values()) / 20);
+    expect(Math.max(...fullest), fullest.join(' ')).toBeLessThanOrEqual(1.15);
+  });
+
+  it('nine loaded endpoints and an idle one, 40 requests: as many to the idle one as from a single router, and a few', () => {
+    const alone = seeds.map((seed) => toTheIdleOne(1, seed, 1e9));
+    const pushed = seeds.map((seed) => toTheIdleOne(4, seed, 1e9));
+    const told = seeds.map((seed) => toTheIdleOne(4, seed, 0));
+    expect(Math.max(...alone), alone.join(' ')).toBeLessThanOrEqual(14);
+    expect(Math.max(...pushed), pushed.join(' ')).toBeLessThanOrEqual(16);
+    expect(Math.max(...told), told.join(' ')).toBeLessThanOrEqual(18);
+  });
+});
