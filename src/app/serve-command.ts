@@ -36,11 +36,13 @@ export function serveCommand(): Command {
           logger.warn({ signal }, 'second signal: stopping at once');
           process.exit(1);
         }
+        // What was logged last is written before the process ends, in order.
+        const exit = (code: number): void => logger.flush(() => process.exit(code));
         service.drain().then(
-          () => process.exit(0),
+          () => exit(0),
           (error: unknown) => {
             logger.error({ err: error }, 'drain failed');
-            process.exit(1);
+            exit(1);
           },
         );
       };

@@ -125,5 +125,8 @@ function describeState(exchange: StateExchange): string {
   if (exchange.kind === 'memory') return 'memory';
   const ageMs = exchange.snapshotAgeMs();
   const age = ageMs === undefined ? 'nothing heard yet' : `last heard ${Math.round(ageMs)} ms ago`;
-  return exchange.status().connected ? `redis: connected, ${age}` : `redis: DEGRADED, ${age}: ${exchange.trouble()?.message ?? 'no echo'}`;
+  const trouble = exchange.trouble();
+  // Messages may get through where nothing can be kept, or the other way round: that too is less than it should be.
+  if (exchange.status().connected && trouble === undefined) return `redis: connected, ${age}`;
+  return `redis: DEGRADED, ${age}: ${trouble?.message ?? 'nothing comes back'}`;
 }
