@@ -24,19 +24,21 @@ const folder = path.dirname(fileURLToPath(import.meta.url));
 const warmUpMs = 1_500;
 const endpoints = 10;
 const eventsPerRequest = 3;
-/** Share of a core that Redis, and sharing in a router, may take before pushing every event is too much. */
+/** Share of a core that Redis may take before pushing every event is too much. */
 const redisShareMax = 0.7;
-const routerShareMax = 0.25;
 
 const { values: given } = parseArgs({
   options: {
     seconds: { type: 'string', default: '3' },
     routers: { type: 'string', default: '2,4,8' },
-    rates: { type: 'string', default: '0,100,1000,4000' },
+    rates: { type: 'string', default: '0,200,1000,4000' },
     out: { type: 'string', default: path.join(folder, 'results/redis-cost.json') },
   },
 });
 const measuredMs = Number(given.seconds) * 1_000;
+
+/** Median push delay from which a row says more of the machine than of the exchange. */
+const saturatedMs = 5;
 
 /** What one run used. Sums over routers, per second. */
 interface Run {
@@ -166,15 +168,25 @@ function print(row: Row): string {
     row.pushDelayMs.p99.toFixed(1),
   ]
     .map((cell, i) => cell.padStart(heads[i]?.length ?? 0))
-    .join('  ');
+    .join('  ')
+    .concat(isSaturated(row) ? '  saturated' : '');
 }
 
-/** The rate at which a share of a core is used up, by the line through the two highest rates measured; messages per event only fall with it. */
-function rateAt(rows: readonly Row[], share: number, of: (row: Row) => number): number {
-  const [below, above] = rows.slice(-2);
-  if (below === undefined || above === undefined) return NaN;
-  const slope = (of(above) - of(below)) / (above.requestsPerSecond - below.requestsPerSecond);
-  return slope <= 0 ? Infinity : Math.max(0, above.requestsPerSecond + (share - of(above)) / slope);
+/**
+ * What Redis spends on one command by the number of routers that hear of it: a line through the rows, in microseconds. Commands, not
+ * events, are what it costs: however many requests there are, a router sends no more than one message in a millisecond or two.
+ */
+function fitCommandUs(of: readonly Row[]): (routers: number) => number {
+  const points = of.map(({ routers, redisCores, commandsPerSecond }) => [routers, (redisCores * 1e6) / commandsPerSecond] as const);
+  const [x, y] = [mean(points.map(([n]) => n)), mean(points.map(([, us]) => us))];
+  const spread = points.reduce((sum, [n]) => sum + (n - x) ** 2, 0);
+  const slope = spread === 0 ? 0 : Math.max(0, points.reduce((sum, [n, us]) => sum + (n - x) * (us - y), 0) / spread);
+  return (routers) => Math.max(0, y + slope * (routers - x));
+}
+
+/** The machine, not the exchange, was the limit: messages grow when timers are late, and look cheaper than they are. */
+function isSaturated({ pushDelayMs, dropped }: Row): boolean {
+  return pushDelayMs.p50 > saturatedMs || dropped > 0;
 }
 
 const numbers = (text: string): number[] => text.split(',').map(Number);
@@ -204,29 +216,21 @@ try {
       say(print(row));
     }
   }
+  const busy = rows.filter((row) => row.requestsPerSecond >= 500 && !isSaturated(row));
+  const commandUs = fitCommandUs(busy);
+  const messagesMax = Math.max(...busy.map((row) => row.commandsPerSecond / row.routers));
+  const holds = [2, 4, 8, 12, 16, 24, 32, 48].map((routers) => ({ routers, redisCores: (routers * messagesMax * commandUs(routers)) / 1e6 }));
+  const routersMax = holds.findLast(({ redisCores }) => redisCores <= redisShareMax)?.routers ?? 0;
   say('');
-  say(`Pushing holds up to (Redis at ${redisShareMax * 100} % of a core; sharing at ${routerShareMax * 100} % of each router's core), requests/s over the fleet:`);
-  const holds = numbers(given.routers).map((routers) => {
-    const own = rows.filter((row) => row.routers === routers);
-    const redisRate = rateAt(own, redisShareMax, (row) => row.redisCores);
-    const routerRate = rateAt(own, routerShareMax, (row) => row.routerCores);
-    const top = own.at(-1);
-    const defaultRate = eventsMax / eventsPerRequest;
-    const at = (of: (row: Row) => number): number => {
-      const [below, above] = own.slice(-2);
-      if (below === undefined || above === undefined) return NaN;
-      return of(above) + ((of(above) - of(below)) / (above.requestsPerSecond - below.requestsPerSecond)) * (defaultRate - above.requestsPerSecond);
-    };
-    const atDefault = { redisCores: at((row) => row.redisCores), routerCores: at((row) => row.routerCores) };
-    say(
-      `  ${routers} routers: Redis ${redisRate.toFixed(0)}, routers ${routerRate.toFixed(0)} (measured up to ${top?.requestsPerSecond.toFixed(0) ?? '?'}); ` +
-        `at the default of ${eventsMax} events/s = ${defaultRate.toFixed(0)} requests/s: Redis ${(atDefault.redisCores * 100).toFixed(0)} %, each router ${(atDefault.routerCores * 100).toFixed(0)} %`,
-    );
-    return { routers, requestsPerSecondByRedis: redisRate, requestsPerSecondByRouter: routerRate, atDefault };
-  });
+  say(`A router sent at most ${messagesMax.toFixed(0)} commands/s; one cost Redis ${commandUs(2).toFixed(0)} us with 2 routers, ${commandUs(8).toFixed(0)} us with 8 (rows of 500 requests/s and more, less saturated ones).`);
+  say(`At that, whatever the request rate, Redis takes: ${holds.map(({ routers, redisCores }) => `${routers} routers ${(redisCores * 100).toFixed(0)} %`).join(', ')} of a core.`);
+  say(`So pushing holds up to about ${routersMax} routers (Redis at ${redisShareMax * 100} % of a core).`);
+  const routerCores = Math.max(...busy.map((row) => row.routerCores));
+  const eventsMeasured = Math.max(...busy.map((row) => row.requestsPerSecond * eventsPerRequest));
+  say(`Sharing took at most ${(routerCores * 100).toFixed(0)} % of a router's core, at up to ${eventsMeasured.toFixed(0)} events/s; the default of pushEventsPerSecondMax is ${eventsMax}.`);
   await mkdir(path.dirname(given.out), { recursive: true });
   const machine = { cpus: cpus().length, model: cpus()[0]?.model, node: process.version, redis: version };
-  await writeFile(given.out, `${JSON.stringify({ machine, measuredMs, endpoints, eventsPerRequest, pushEventsPerSecondMax: eventsMax, rows, holds }, null, 2)}\n`);
+  await writeFile(given.out, `${JSON.stringify({ machine, measuredMs, endpoints, eventsPerRequest, pushEventsPerSecondMax: eventsMax, rows, messagesMax, routersMax, holds }, null, 2)}\n`);
 } finally {
   for (const child of children) child.disconnect();
   client.disconnect();

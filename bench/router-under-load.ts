@@ -186,6 +186,8 @@ async function obey(order: Order): Promise<Reply | undefined> {
 }
 
 if (process.send !== undefined) {
+  // As `serve` does: one stray rejection must not end it.
+  process.on('unhandledRejection', (error) => process.stderr.write(`unhandled rejection: ${String(error)}\n`));
   process.on('message', (order: Order) => {
     obey(order).then(
       (reply) => {

@@ -40,10 +40,12 @@ const sessions = 2_000;
 const rssGrowthMax = 0.1;
 const rssGrowthMbMax = 10;
 const redisGrowthMbMax = 1;
+const heapMbMax = 64;
 
 interface Sample {
   readonly atMs: number;
   readonly rssMb: readonly number[];
+  readonly heapMb: readonly number[];
   readonly keys: number;
   /** All that Redis uses, and the bounded stream of exceptions within it, which takes days to fill. */
   readonly redisMb: number;
@@ -114,6 +116,9 @@ function median(values: readonly number[]): number {
   return sorted[Math.floor(sorted.length / 2)] ?? NaN;
 }
 
+// Little room for the heaps: left to itself, Node lets garbage pile up for many minutes before it looks, and that looks like a leak.
+process.env['NODE_OPTIONS'] = `${process.env['NODE_OPTIONS'] ?? ''} --max-old-space-size=${heapMbMax}`;
+
 let ending = false;
 const redis = await startRedis();
 const monitor = new Redis(redis.port);
@@ -128,10 +133,11 @@ async function sample(atMs: number): Promise<Sample> {
   return {
     atMs,
     rssMb: fairleads.map(({ pid }) => readResidentMb(pid)),
+    heapMb: await Promise.all(fairleads.map(async (one) => (await one.metric('nodejs_heap_size_used_bytes')) / 2 ** 20)),
     keys: await monitor.dbsize(),
     redisMb: Number(/^used_memory:(\d+)/m.exec(await monitor.info('memory'))?.[1]) / 2 ** 20,
     placements: await monitor.xlen(placementsKey),
-    placementsMb: Number((await monitor.memory('USAGE', placementsKey, 'SAMPLES', 0)) ?? 0) / 2 ** 20,
+    placementsMb: ((await monitor.memory('USAGE', placementsKey, 'SAMPLES', 0)) ?? 0) / 2 ** 20,
   };
 }
 
@@ -192,10 +198,16 @@ try {
     }
     if (atMs >= nextSampleMs) {
       nextSampleMs += sampleMs;
-      samples.push(await sample(atMs));
+      const taken = await sample(atMs).catch(() => undefined);
+      // A busy machine may miss a few.
+      if (taken === undefined) continue;
+      samples.push(taken);
       if (samples.length % 30 === 0) {
         const { rssMb, keys, redisMb } = samples.at(-1) ?? { rssMb: [], keys: NaN, redisMb: NaN };
-        process.stdout.write(`${(atMs / 60_000).toFixed(1).padStart(5)} min  routers ${rssMb.map((mb) => mb.toFixed(0)).join(' ')} MB  Redis ${keys} keys ${redisMb.toFixed(2)} MB  ${requests} requests\n`);
+        // What is left after a collection: the least of the last half minute.
+        const heapMb = fairleads.map((_, i) => Math.min(...samples.slice(-30).map((one) => one.heapMb[i] ?? Infinity)));
+        const list = (values: readonly number[]): string => values.map((mb) => mb.toFixed(0)).join(' ');
+        process.stdout.write(`${(atMs / 60_000).toFixed(1).padStart(5)} min  routers ${list(rssMb)} MB, heaps ${list(heapMb)} MB  Redis ${keys} keys ${redisMb.toFixed(2)} MB  ${requests} requests\n`);
       }
     }
     await sleep(5);

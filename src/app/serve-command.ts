@@ -4,6 +4,9 @@ import { describeProblems } from '../config/problem.ts';
 import { createLogger } from '../telemetry/logger.ts';
 import { startService } from './service.ts';
 
+/** Time for the last log lines to be written before the process ends. */
+const lastLinesMs = 100;
+
 /** `fairlead serve`: runs the service until SIGTERM or SIGINT, then drains. */
 export function serveCommand(): Command {
   return new Command('serve')
@@ -36,8 +39,8 @@ export function serveCommand(): Command {
           logger.warn({ signal }, 'second signal: stopping at once');
           process.exit(1);
         }
-        // What was logged last is written before the process ends, in order.
-        const exit = (code: number): void => logger.flush(() => process.exit(code));
+        // Log lines are written in the background: those under way get the time to come out, in their order.
+        const exit = (code: number): void => void setTimeout(() => process.exit(code), lastLinesMs);
         service.drain().then(
           () => exit(0),
           (error: unknown) => {

@@ -78,6 +78,11 @@ export class SharedState {
     else if (this.#fleet.pool(pool)?.endpoint(address) !== undefined) this.#placements.set(pool, keyId, address);
   }
 
+  /** Where a session lives, if not at its home. */
+  placedOn(pool: string, keyId: string): string | undefined {
+    return this.#placements.find(pool, keyId);
+  }
+
   /** This router's latest exceptions in a pool, newest first. */
   placements(pool: string, max: number): { readonly keyId: string; readonly address: string }[] {
     return this.#placements.latest(pool, max);

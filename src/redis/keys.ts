@@ -11,6 +11,8 @@ export interface Keys {
   placements(pool: string): string;
   /** Sorted set of the leases held on a capped endpoint, by the Redis time (ms) at which each ends. */
   cap(pool: string, address: string): string;
+  /** What a router tries its permissions on when it starts. */
+  check(pool: string, router: string): string;
   /** Channel of a pool's messages. */
   events(pool: string): string;
   /** Channel of completion reports for one router. */
@@ -24,6 +26,7 @@ export function createKeys(prefix: string): Keys {
     snapshot: (pool, router) => `${prefix}:{${pool}}:snapshot:${router}`,
     placements: (pool) => `${prefix}:{${pool}}:placements`,
     cap: (pool, address) => `${prefix}:{${pool}}:cap:${address}`,
+    check: (pool, router) => `${prefix}:{${pool}}:check:${router}`,
     events: (pool) => `${prefix}:{${pool}}:events`,
     reports: (router) => `${prefix}:reports:${router}`,
   };

@@ -13,7 +13,6 @@ export class RedisCapLeases implements CapLeases {
   /** Places held, by pool and address. */
   readonly #held = new Map<string, { readonly pool: string; readonly address: string; readonly leases: Set<string> }>();
   readonly #timer: NodeJS.Timeout;
-
   readonly #share: () => CapShare;
 
   /** `share`: this router's part while Redis is away. */
@@ -25,20 +24,16 @@ export class RedisCapLeases implements CapLeases {
   }
 
   async acquire(pool: string, lease: string, endpoints: readonly CappedEndpoint[]): Promise<{ readonly taken: string | undefined } | 'unavailable'> {
-    if (!this.#transport.ready) return 'unavailable';
-    try {
-      const taken = await this.#transport.scripts.acquireCap(pool, lease, endpoints, placeTtlMs);
-      if (taken !== undefined) this.#places(pool, taken).add(lease);
-      return { taken };
-    } catch {
-      // The transport tells of the trouble; the place, if it was taken after all, expires.
-      return 'unavailable';
-    }
+    const answer = await this.#transport.ask('caps', async () => ({ taken: await this.#transport.scripts.acquireCap(pool, lease, endpoints, placeTtlMs) }));
+    // Without an answer a place may have been taken after all: it expires.
+    if (answer === undefined) return 'unavailable';
+    if (answer.taken !== undefined) this.#places(pool, answer.taken).add(lease);
+    return answer;
   }
 
   release(pool: string, address: string, lease: string): void {
     if (!this.#places(pool, address).delete(lease)) return;
-    this.#transport.send(() => this.#transport.scripts.releaseCap(pool, address, [lease]));
+    this.#transport.send('caps', () => this.#transport.scripts.releaseCap(pool, address, [lease]));
   }
 
   shareOf(requestsMax: number): number {
@@ -64,7 +59,7 @@ export class RedisCapLeases implements CapLeases {
       const all = [...leases];
       for (let at = 0; at < all.length; at += leasesPerCall) {
         const page = all.slice(at, at + leasesPerCall);
-        this.#transport.send(() => this.#transport.scripts.renewCap(pool, address, page, placeTtlMs));
+        this.#transport.send('caps', () => this.#transport.scripts.renewCap(pool, address, page, placeTtlMs));
       }
     }
   }

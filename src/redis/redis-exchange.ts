@@ -17,8 +17,9 @@ export interface RedisExchangeOptions {
 
 /** Time between looks at what is kept in Redis, in ms: repair of what the subscription missed. */
 const pollMs = 1_000;
-/** Age of our own echo, in ms, after which the subscription is made anew while commands work. */
-const echoMsMax = 1_500;
+/** Time without our own echo, in ms, after which the subscription is made anew while commands work; at least so many snapshots' time. */
+const echoMsMax = 1_000;
+const echoSnapshotsMax = 4;
 
 /** Composes the exchange's rules with Redis and with the process's timers. */
 export function createRedisExchange(options: RedisExchangeOptions): StateExchange {
@@ -37,7 +38,8 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
   const caps = new RedisCapLeases(transport, () => exchange.capShare());
   const timers: NodeJS.Timeout[] = [];
   let pushing = true;
-  let resubscribedMs = 0;
+  let startedMs = Infinity;
+  let resubscribedMs = -Infinity;
   const tick = (): void => {
     exchange.tick();
     const now = exchange.status();
@@ -46,7 +48,9 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
       events.pushingChanged(pushing);
     }
     const nowMs = clock.nowMs();
-    if ((exchange.snapshotAgeMs() ?? 0) > echoMsMax && transport.ready && nowMs - resubscribedMs > echoMsMax) {
+    const patienceMs = Math.max(echoMsMax, echoSnapshotsMax * settings.snapshotMs);
+    const silentMs = exchange.snapshotAgeMs() ?? nowMs - startedMs;
+    if (silentMs > patienceMs && nowMs - resubscribedMs > patienceMs && transport.ready) {
       resubscribedMs = nowMs;
       transport.resubscribe();
     }
@@ -62,6 +66,7 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
     caps,
     start: async () => {
       await transport.start();
+      startedMs = clock.nowMs();
       timers.push(
         setInterval(tick, settings.snapshotMs),
         setInterval(() => void transport.poll(), pollMs),

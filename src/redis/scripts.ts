@@ -7,7 +7,7 @@ import type { RedisClient } from './connection.ts';
 import type { Keys } from './keys.ts';
 
 /** Every script, by the name of its file under scripts/, with what each call needs. Test: the file's header says the same. */
-export const scriptFiles = ['publish-snapshot', 'store-placements', 'acquire-cap', 'renew-cap', 'release-cap'] as const;
+export const scriptFiles = ['check-access', 'publish-snapshot', 'store-placements', 'acquire-cap', 'renew-cap', 'release-cap'] as const;
 type ScriptName = (typeof scriptFiles)[number];
 
 // In dist/ the build puts the scripts beside the bundle; in src/ they are beside this file.
@@ -21,6 +21,8 @@ export function readScript(name: ScriptName): string {
 /** Exceptions kept per pool, about, and how long after the last one. */
 const placementsKept = 100_000;
 const placementsKeptMs = 24 * 3_600_000;
+/** How long the key that permissions are tried on stays should it not be deleted. */
+const checkTtlMs = 1_000;
 
 type Runner = (keyCount: number, ...args: (string | number)[]) => Promise<unknown>;
 
@@ -38,6 +40,12 @@ export class Scripts {
       return [name, command.bind(client)];
     });
     this.#run = Object.fromEntries(runners) as Record<ScriptName, Runner>;
+  }
+
+  /** Tries every command that the scripts use. Returns what was refused, in the server's words. */
+  async checkAccess(pool: string, router: string): Promise<string[]> {
+    const reply = await this.#run['check-access'](1, this.#keys.check(pool, router), this.#keys.events(pool), checkTtlMs);
+    return Array.isArray(reply) ? reply.map(String) : [];
   }
 
   /** Stores and tells a snapshot. Returns the number of routers known to Redis. */

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { chatPool, seededDraw } from '../../test/integration/router-under-test.ts';
+import { chatPool, compiled, seededDraw } from '../../test/integration/router-under-test.ts';
 import { type ModelledRouter, ModelledNetwork, type NetworkOptions } from '../../test/modelled-network.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
@@ -27,6 +27,8 @@ interface Bench {
   readonly received: string[];
   /** What becomes of forwards. */
   forwardFails: boolean;
+  /** What becomes of what is to be kept. */
+  storeFails: boolean;
   wakes: number;
   /** Our own words come back. */
   echo(): void;
@@ -47,7 +49,10 @@ function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
   const transport: ExchangeTransport = {
     publish: (pool, message) => made.published.push({ pool, message }),
     publishSnapshot: (pool, message) => made.snapshots.push({ pool, message }),
-    storePlacements: (pool, kept) => made.stored.push({ pool, placements: kept }),
+    storePlacements: (pool, kept, failed) => {
+      made.stored.push({ pool, placements: kept });
+      if (made.storeFails) failed();
+    },
     forward: (owner, message, failed) => {
       made.forwards.push({ owner, message });
       if (made.forwardFails) failed();
@@ -74,6 +79,7 @@ function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
     forwards: [],
     received: [],
     forwardFails: false,
+    storeFails: false,
     wakes: 0,
     echo: () => made.exchange.receive('chat', made.snapshots.at(-1)?.message ?? encodeSnapshot('me', 1, new Map(), true)),
     hear: (router, sequence, requests = 0, { pool = 'chat', pushes = true } = {}) => {
@@ -129,6 +135,7 @@ describe('what a router tells', () => {
 
   it('however much gathers, every message is one that readers take', () => {
     // Such as 30 000 requests that expire in the same second, or reports that gathered while the process stood still.
+    on.wait(100);
     for (let i = 0; i < 30_000; i += 1) on.exchange.publish(i === 29_999 ? moved(true) : dispatch());
     for (let i = 0; i < 30_000; i += 1) on.exchange.forward('a', `a.${i}`, finished);
     on.exchange.flush();
@@ -284,15 +291,49 @@ describe('who is there', () => {
     expect(endpoint.full).toBe(false);
   });
 
-  it('what was learned of sessions is told again once, when our words come back', () => {
-    on.wait(100);
-    on.exchange.receivePlacements('chat', [{ keyId, address: two }, { keyId: keyId.replace('0', '1'), address: one }]);
+});
+
+describe('what is kept of sessions', () => {
+  const other = keyId.replace('0', '1');
+
+  it('is told again where it was lost, oldest first, as it was told', () => {
+    on.exchange.receivePlacements('chat', [{ keyId, address: two }, { keyId: other, address: one }]);
+    on.exchange.receivePlacements('batch', [{ keyId, address: one }]);
+    on.exchange.retellPlacements('chat');
+    expect(on.stored).toEqual([{ pool: 'chat', placements: [{ keyId, address: two }, { keyId: other, address: one }] }]);
+  });
+
+  it('is not told again by everyone after each outage: only what could not be kept, once a second, as it is by then', () => {
+    on.wait(1_000);
+    on.exchange.receivePlacements('chat', Array.from({ length: 100 }, (_, i) => ({ keyId: keyId.replace('0123', String(1_000 + i)), address: one })));
+    on.storeFails = true;
+    on.exchange.publish(moved(true));
+    on.exchange.publish(moved(true, other));
+    on.placements.set('chat', keyId, one);
+    on.exchange.flush();
     on.stored.length = 0;
-    on.wait(400, { echo: false });
+    on.wait(2_000, { echo: false });
+    on.wait(100);
+    // Meanwhile one of them moved on, the other came home.
+    on.placements.set('chat', keyId, two);
+    on.wait(1_000);
+    on.storeFails = false;
+    on.stored.length = 0;
+    on.wait(1_000);
+    expect(on.stored).toEqual([{ pool: 'chat', placements: [{ keyId, address: two }, { keyId: other, address: undefined }] }]);
+    on.stored.length = 0;
+    on.wait(3_000);
     expect(on.stored).toEqual([]);
-    on.wait(300);
-    // Oldest first, as they were stored.
-    expect(on.stored).toEqual([{ pool: 'chat', placements: [{ keyId, address: two }, { keyId: keyId.replace('0', '1'), address: one }] }]);
+  });
+
+  it('is tried again in bounds, however much could not be kept', () => {
+    on.wait(1_000);
+    on.storeFails = true;
+    for (let i = 0; i < 20_000; i += 1) on.exchange.publish(moved(true, i.toString(16).padStart(32, '0')));
+    on.exchange.flush();
+    on.stored.length = 0;
+    on.wait(1_000);
+    expect(on.stored.map(({ placements }) => placements.length)).toEqual([5_000]);
   });
 });
 
@@ -346,6 +387,7 @@ describe('pushing', () => {
 
 describe('reports for other routers', () => {
   it('go to their owners, batched, and only our own are taken', () => {
+    on.wait(100);
     on.exchange.forward('a', 'a.1', finished);
     on.exchange.forward('b', 'b.1', finished);
     on.exchange.forward('a', 'a.2', finished);
@@ -464,5 +506,184 @@ describe('a burst over 4 routers', () => {
     expect(Math.max(...alone), alone.join(' ')).toBeLessThanOrEqual(14);
     expect(Math.max(...pushed), pushed.join(' ')).toBeLessThanOrEqual(16);
     expect(Math.max(...told), told.join(' ')).toBeLessThanOrEqual(18);
+  });
+});
+
+describe('several routers', () => {
+  const home = (net: ModelledNetwork, session: string): string => net.routers[0]!.route({ session, promptTokens: 1 }).decision.home!;
+
+  it('a session that was diverted is found where it is, by every router and by one that joins', () => {
+    const net = network(3, { seed: 'diverted' });
+    const [first] = net.routers;
+    const at = home(net, 's');
+    // Its home takes far more than its share, as all routers know.
+    Object.assign(first!.fleet.pool('chat')!.endpoint(at)!.own, { requests: 50, promptTokens: 50_000 });
+    net.run(net.nowMs + 300);
+    const diverted = net.routers[1]!.route({ session: 's', promptTokens: 100 });
+    expect([diverted.decision.reason, diverted.addresses[0] === at]).toEqual(['affinity-diverted', false]);
+    // Home has room again: the cache is elsewhere now.
+    Object.assign(first!.fleet.pool('chat')!.endpoint(at)!.own, { requests: 0, promptTokens: 0 });
+    net.run(net.nowMs + 300);
+    net.join('late');
+    for (const router of net.routers) {
+      const next = router.route({ session: 's', promptTokens: 100 });
+      expect([router.id, next.decision.reason, next.addresses[0]]).toEqual([router.id, 'affinity-placed', diverted.addresses[0]]);
+    }
+  });
+
+  it('a session whose home goes and comes back stays where it went, turn after turn on any router', () => {
+    const net = network(3, { seed: 'flap' });
+    const at = home(net, 's');
+    const everywhere = (ready: boolean): void => {
+      for (const { fleet } of net.routers) fleet.pool('chat')!.endpoint(at)!.state = ready ? 'ready' : 'not-ready';
+    };
+    const taken = new Set<string>();
+    for (let turn = 0; turn < 12; turn += 1) {
+      everywhere(turn % 4 === 3);
+      const router = net.routers[turn % 3]!;
+      const routed = router.route({ session: 's', promptTokens: 100 });
+      taken.add(routed.addresses[0]!);
+      router.finish(routed);
+      net.run(net.nowMs + 20);
+    }
+    expect([...taken]).toHaveLength(1);
+    expect(taken).not.toContain(at);
+  });
+
+  it('a session that came home is at home for one that joins', () => {
+    const net = network(2, { seed: 'came home' });
+    const at = home(net, 's');
+    const { endpoints } = net.routers[0]!.fleet.pool('chat')!;
+    for (const { fleet } of net.routers) fleet.pool('chat')!.endpoint(at)!.state = 'not-ready';
+    const away = net.routers[0]!.route({ session: 's', promptTokens: 100 }).addresses[0]!;
+    net.run(net.nowMs + 20);
+    for (const { fleet } of net.routers) for (const endpoint of fleet.pool('chat')!.endpoints) endpoint.state = endpoint.address === at ? 'ready' : 'not-ready';
+    net.routers[1]!.route({ session: 's', promptTokens: 100 });
+    net.run(net.nowMs + 20);
+    expect(net.stored.map(({ address }) => address)).toEqual([away, undefined]);
+    expect(endpoints).toHaveLength(10);
+    expect(net.join('late').route({ session: 's', promptTokens: 100 }).addresses[0]).toBe(at);
+  });
+
+  it('that hear nothing of one another agree on every session whose home is within its bound', () => {
+    const net = network(2, { seed: 'partition' });
+    for (const router of net.routers) router.cut = true;
+    net.run(net.nowMs + 1_000);
+    const [a, b] = net.routers;
+    let agreed = 0;
+    for (let i = 0; i < 300; i += 1) {
+      // Unlike loads on each side: what one side's bound turns away, the other cannot know.
+      const [ours, theirs] = [a!.route({ session: `s${i}`, promptTokens: 500 }), b!.route({ session: `s${i}`, promptTokens: 500 })];
+      if (i % 3 > 0) a!.finish(ours);
+      if (i % 4 > 0) b!.finish(theirs);
+      if (ours.decision.reason !== 'affinity-home' || theirs.decision.reason !== 'affinity-home') continue;
+      expect(theirs.addresses[0]).toBe(ours.addresses[0]);
+      agreed += 1;
+    }
+    expect(agreed).toBeGreaterThan(200);
+  });
+
+  /** 1000 sessions of 8 turns, each at a router by chance, 2 requests a ms that last 40 ms: 80 in flight on 10 endpoints. */
+  function manyTurns(routers: number, seed: string, slackRequests: number): { same: number; beyond: number } {
+    const addresses = Array.from({ length: 10 }, (_, i) => `{ address: '10.0.0.${i + 1}:80' }`).join(', ');
+    const config = compiled(`pools: [{ name: chat, policy: { preset: session-affinity, parameters: { slackRequests: ${slackRequests} } }, endpoints: [${addresses}] }]`);
+    const net = network(routers, { seed, config });
+    const draw = seededDraw(`${seed}, arrivals`);
+    const last = new Map<number, string>();
+    let [same, beyond] = [0, -Infinity];
+    for (let turn = 0; turn < 8; turn += 1) {
+      const order = Array.from({ length: 1_000 }, (_, session) => ({ session, at: draw() })).sort((a, b) => a.at - b.at);
+      for (const { session } of order) {
+        net.run(net.nowMs + 0.5);
+        const router = net.routers[Math.floor(draw() * routers)]!;
+        const routed = router.route({ session: `s${session}`, promptTokens: 1_000 });
+        net.later(40, () => router.finish(routed));
+        if (last.get(session) === routed.addresses[0]) same += 1;
+        last.set(session, routed.addresses[0]!);
+        // The truth, of all routers together.
+        const loads = addressesOf(net).map((address) => net.routers.reduce((sum, { fleet }) => sum + fleet.pool('chat')!.endpoint(address)!.own.requests, 0));
+        const mean = loads.reduce((sum, load) => sum + load, 0) / loads.length;
+        beyond = Math.max(beyond, Math.max(...loads) - Math.max(1.25 * mean, mean + slackRequests));
+      }
+    }
+    return { same: same / 7_000, beyond };
+  }
+  const addressesOf = (net: ModelledNetwork): string[] => net.routers[0]!.fleet.pool('chat')!.endpoints.map(({ address }) => address);
+
+  it('follow-up turns of 1000 sessions over 4 routers go where the session is, where the bound leaves it', () => {
+    expect(manyTurns(4, 'wide', 10).same).toBeGreaterThanOrEqual(0.98);
+  });
+
+  it('a tight bound moves hardly more sessions than with a single router, and is passed by no more than is on the road between routers', () => {
+    const alone = manyTurns(1, 'tight', 2);
+    const four = manyTurns(4, 'tight', 2);
+    expect(alone.beyond).toBeLessThanOrEqual(0);
+    expect(four.same).toBeGreaterThanOrEqual(alone.same - 0.06);
+    // 2 requests a ms, 2 ms on the way.
+    expect(four.beyond).toBeLessThanOrEqual(4);
+  });
+
+  it('through kills, cuts, joins, flapping endpoints and a bad network no load is below nothing, and in the end none is left', { timeout: 60_000 }, () => {
+    const router = fc.nat({ max: 5 });
+    const step = fc.oneof(
+      { weight: 8, arbitrary: fc.record({ kind: fc.constant('route' as const), router, session: fc.nat({ max: 20 }), promptTokens: fc.nat({ max: 3_000 }) }) },
+      { weight: 6, arbitrary: fc.record({ kind: fc.constant('finish' as const), which: fc.nat() }) },
+      { weight: 3, arbitrary: fc.record({ kind: fc.constant('report' as const), which: fc.nat(), router }) },
+      { weight: 2, arbitrary: fc.record({ kind: fc.constant('first-token' as const), which: fc.nat() }) },
+      { weight: 4, arbitrary: fc.record({ kind: fc.constant('wait' as const), ms: fc.constantFrom(1, 3, 20, 100, 500, 1_500) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('kill' as const), router }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('join' as const) }) },
+      { weight: 2, arbitrary: fc.record({ kind: fc.constant('cut' as const), router }) },
+      { weight: 2, arbitrary: fc.record({ kind: fc.constant('flap' as const), endpoint: fc.nat({ max: 3 }) }) },
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), fc.string({ maxLength: 4 }), fc.constantFrom(0, 5, 1e9), (steps, seed, pushEventsPerSecondMax) => {
+        const draw = seededDraw(`chaos ${seed}`);
+        let bad = true;
+        const net = network(3, {
+          seed,
+          endpoints: 4,
+          pushEventsPerSecondMax,
+          delayMs: () => (bad ? 1 + Math.floor(draw() ** 4 * 150) : 1),
+          loses: () => bad && draw() < 0.1,
+          copies: () => (bad && draw() < 0.1 ? 2 : 1),
+        });
+        const open: { by: ModelledRouter; routed: ReturnType<ModelledRouter['route']> }[] = [];
+        const pick = (which: number): (typeof open)[number] | undefined => open[which % Math.max(1, open.length)];
+        for (const it of steps) {
+          const alive = net.routers.filter(({ dead }) => !dead);
+          const at = alive[('router' in it ? it.router : 0) % alive.length]!;
+          if (it.kind === 'route') open.push({ by: at, routed: at.route({ session: `s${it.session}`, promptTokens: it.promptTokens }) });
+          else if (it.kind === 'finish') pick(it.which)?.by.finish(pick(it.which)!.routed);
+          else if (it.kind === 'report' && pick(it.which) !== undefined) at.finish(pick(it.which)!.routed);
+          else if (it.kind === 'first-token' && pick(it.which)?.by.dead === false) pick(it.which)!.by.router.firstToken(pick(it.which)!.routed.lease);
+          else if (it.kind === 'wait') net.run(net.nowMs + it.ms);
+          else if (it.kind === 'kill' && alive.length > 1) at.dead = true;
+          else if (it.kind === 'join' && net.routers.length < 8) net.join(`j${net.routers.length}`);
+          else if (it.kind === 'cut') at.cut = !at.cut;
+          else if (it.kind === 'flap') {
+            const endpoint = at.fleet.pool('chat')!.endpoints[it.endpoint]!;
+            endpoint.state = endpoint.state === 'ready' && at.fleet.pool('chat')!.endpoints.filter(({ state }) => state === 'ready').length > 1 ? 'not-ready' : 'ready';
+          }
+          for (const { fleet } of alive) {
+            for (const { own, foreign, requests, promptTokens, promptTokensWaiting } of fleet.pool('chat')!.endpoints) {
+              expect(Math.min(...Object.values(own), ...Object.values(foreign), requests - own.requests, promptTokens - own.promptTokens, promptTokensWaiting - own.promptTokensWaiting)).toBeGreaterThanOrEqual(0);
+            }
+          }
+        }
+        bad = false;
+        const alive = net.routers.filter(({ dead }) => !dead);
+        for (const one of alive) one.cut = false;
+        for (const { by, routed } of open) if (!by.dead) by.finish(routed);
+        net.run(net.nowMs + 2_000);
+        for (const { fleet, exchange } of alive) {
+          expect(exchange.status()).toMatchObject({ connected: true, routersLastSeen: alive.length });
+          for (const { own, foreign, requests } of fleet.pool('chat')!.endpoints) {
+            expect([own.requests, own.promptTokens, own.promptTokensWaiting, foreign.requests, foreign.promptTokens, foreign.promptTokensWaiting, requests]).toEqual([0, 0, 0, 0, 0, 0, 0]);
+          }
+        }
+      }),
+      { numRuns: 60 },
+    );
   });
 });

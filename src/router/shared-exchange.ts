@@ -9,8 +9,8 @@ export interface ExchangeTransport {
   publish(pool: string, message: string): void;
   /** The same, and kept for routers that join. */
   publishSnapshot(pool: string, message: string): void;
-  /** Appends exceptions for routers that join or missed them. */
-  storePlacements(pool: string, placements: readonly StoredPlacement[]): void;
+  /** Appends exceptions for routers that join or missed them. Calls `failed` where they may not have been. */
+  storePlacements(pool: string, placements: readonly StoredPlacement[], failed: () => void): void;
   /** To one router. Calls `failed` where it cannot be sent, or nobody knows whether it arrived. */
   forward(owner: string, message: string, failed: () => void): void;
   /** Asks for a call of `flush` very soon: within 2 ms. */
@@ -58,8 +58,10 @@ const echoPeriodsMax = 3;
 const frozenMsMax = 30_000;
 /** Completion reports kept for their owners while they cannot be sent. */
 const forwardsWaitingMax = 50_000;
-/** Own placements told again after an outage. */
+/** Own placements told again when those kept are gone; and, by pool, of which it is remembered that they could not be stored. */
 const retoldPlacementsMax = 5_000;
+/** Time between two tries to store what could not be, in ms. */
+const storeAgainMs = 1_000;
 /** Other routers listened to: as many as a fleet may have, whatever someone makes up. */
 const peersMax = 10_000;
 /** Events and reports in one message: readers take no more than 20 000, and what cannot be read is lost whole. */
@@ -75,6 +77,9 @@ export class SharedExchange {
   readonly #pending = new Map<string, LoadEvent[]>();
   readonly #forwards = new Map<string, ForwardedCompletion[]>();
   #unsent: Unsent[] = [];
+  /** By pool, sessions whose whereabouts could not be stored. */
+  readonly #unstored = new Map<string, Set<string>>();
+  #storedAgainMs = 0;
   #forwardsWaiting = 0;
   readonly #peers = new Map<string, Peer>();
   #sequence = 0;
@@ -154,13 +159,30 @@ export class SharedExchange {
           ? [{ keyId: event.placement.keyId, address: event.placement.away ? event.address : undefined }]
           : [],
       );
-      if (stored.length > 0) transport.storePlacements(pool, stored);
+      if (stored.length > 0) this.#store(pool, stored);
     }
     // Through an outage reports wait as they are: a flush may come every 2 ms, and must not cost what they all cost to write.
     if (this.#down) return;
     for (const [owner, reports] of this.#forwards) {
       this.#forwards.delete(owner);
       for (const page of pages(reports, reportsPerMessageMax)) this.#sendReports({ owner, message: encodeForwarded(page), reports: page.length });
+    }
+  }
+
+  #store(pool: string, placements: readonly StoredPlacement[]): void {
+    this.#options.transport.storePlacements(pool, placements, () => {
+      const unstored = this.#unstored.get(pool) ?? new Set();
+      this.#unstored.set(pool, unstored);
+      for (const { keyId } of placements) if (unstored.size < retoldPlacementsMax) unstored.add(keyId);
+    });
+  }
+
+  /** What could not be stored, as it is now. */
+  #storeAgain(): void {
+    const unstored = [...this.#unstored];
+    this.#unstored.clear();
+    for (const [pool, keyIds] of unstored) {
+      this.#store(pool, [...keyIds].map((keyId) => ({ keyId, address: this.#options.state.placedOn(pool, keyId) })));
     }
   }
 
@@ -181,6 +203,10 @@ export class SharedExchange {
     const nowMs = this.#options.clock.nowMs();
     const { state, transport, routerId } = this.#options;
     if (!this.#down) for (const sent of this.#unsent.splice(0)) this.#sendReports(sent);
+    if (!this.#down && nowMs - this.#storedAgainMs >= storeAgainMs) {
+      this.#storedAgainMs = nowMs;
+      this.#storeAgain();
+    }
     this.flush();
     this.#thin(nowMs);
     for (const pool of state.pools) {
@@ -237,13 +263,10 @@ export class SharedExchange {
     }
   }
 
-  /** The store was found empty or came back after an outage: tells again what this router knows. */
-  retellPlacements(): void {
-    const { state, transport } = this.#options;
-    for (const pool of state.pools) {
-      const placements = state.placements(pool, retoldPlacementsMax).reverse();
-      if (placements.length > 0) transport.storePlacements(pool, placements);
-    }
+  /** What was kept of a pool is gone: tells again what this router knows. */
+  retellPlacements(pool: string): void {
+    const placements = this.#options.state.placements(pool, retoldPlacementsMax).reverse();
+    if (placements.length > 0) this.#store(pool, placements);
   }
 
   #wake(): void {
@@ -263,7 +286,6 @@ export class SharedExchange {
     this.#down = false;
     // Nobody could be heard until now: everyone gets the time to speak before being missed.
     for (const peer of this.#peers.values()) peer.lastHeardMs = nowMs;
-    this.retellPlacements();
   }
 
   #missSilent(nowMs: number): void {

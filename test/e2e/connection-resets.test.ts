@@ -4,6 +4,7 @@ import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.
 import type { ModelServer } from '../../sim/model-server/model-server.ts';
 import { HttpClient, inParallel, tally } from './http-client.ts';
 import { RunningParts } from './running-parts.ts';
+import { failuresIn, noteFailures } from './shared-envoy.ts';
 
 // Envoy resets each ext_proc stream. HTTP/2 servers count resets and cut a connection with too many (Node: 1000, then 33 a second), and
 // with it the requests on it: nothing below some thousand requests on one connection shows that.
@@ -26,10 +27,9 @@ describe.each([
     fairlead = await parts.add(
       startFairlead({ pools: [{ name: 'chat', policy: { preset: 'session-affinity' }, endpoints: endpoints.map((address) => ({ address })) }] }),
     );
-    envoy = await parts.add(
-      // What is tested is the connection; a busy machine's pauses are not.
-      startEnvoy({ config: renderEnvoyConfig({ clusters: { chat: endpoints }, fairlead: [fairlead.address], gracefulClose, messageTimeoutMs: 10_000 }), concurrency: 1 }),
-    );
+    // What is tested is the connection; a busy machine's pauses are not.
+    const config = renderEnvoyConfig({ clusters: { chat: endpoints }, fairlead: [fairlead.address], gracefulClose, messageTimeoutMs: 10_000 });
+    envoy = await parts.add(startEnvoy({ config: noteFailures(config), concurrency: 1 }));
     client = await parts.add(Promise.resolve(new HttpClient(envoy.url, concurrency)));
   });
   afterAll(() => parts.stop());
@@ -44,7 +44,7 @@ describe.each([
       const answer = await client.send({ path: '/echo/v1/chat/completions', headers, body });
       outcomes.push(answer.servedBy === undefined ? `${answer.status} ${answer.body.toString()}` : String(answer.status));
     });
-    expect(tally(outcomes)).toEqual({ '200': requests });
+    expect(tally(outcomes), failuresIn(envoy.log())).toEqual({ '200': requests });
 
     const stats = await envoy.stats('^cluster\\.fairlead\\.|ext_proc');
     // One connection, still the first, for processing and access log together.

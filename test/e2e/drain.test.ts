@@ -1,10 +1,11 @@
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import { type EnvoyProcess, freePorts, renderEnvoyConfig, startEnvoy } from '../../lab/envoy-process.ts';
 import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.ts';
 import { HttpClient, tally } from './http-client.ts';
 import { RunningParts } from './running-parts.ts';
+import { failuresIn, noteFailures } from './shared-envoy.ts';
 
 const parts = new RunningParts();
 const readinessDelayMs = 1_000;
@@ -39,7 +40,7 @@ beforeAll(async () => {
     // What is tested is the drain; a busy machine's pauses are not.
     messageTimeoutMs: 10_000,
   });
-  envoy = await parts.add(startEnvoy({ config, concurrency: 2 }));
+  envoy = await parts.add(startEnvoy({ config: noteFailures(config), concurrency: 2 }));
   client = await parts.add(Promise.resolve(new HttpClient(envoy.url, 32)));
 });
 afterAll(() => parts.stop());
@@ -51,13 +52,13 @@ const body = JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'h
 function startLoad(): { stop(): Promise<Record<string, number>> } {
   const outcomes: string[] = [];
   let on = true;
-  const send = async (i: number): Promise<void> => {
+  const send = async (i: number): Promise<string> => {
     const known: Record<string, string> = i % 2 === 0 ? { 'x-model': 'm' } : {};
     const { status, servedBy, body: answer } = await client.send({ path, headers: { 'content-type': 'application/json', ...known }, body });
-    outcomes.push(servedBy === undefined ? `${status} ${answer.toString()}` : String(status));
+    return servedBy === undefined ? `${status} ${answer.toString()}` : String(status);
   };
   const workers = Array.from({ length: 12 }, async (_, worker) => {
-    for (let i = worker; on; i += 1) await send(i);
+    for (let i = worker; on; i += 1) outcomes.push(await send(i).catch(String));
   });
   return {
     stop: async () => {
@@ -85,7 +86,8 @@ async function sendSlowly(pauseMs: number): Promise<string> {
     duplex: 'half',
     signal: AbortSignal.timeout(20_000),
   });
-  return (await response.text()) === body ? String(response.status) : `${response.status} and another body`;
+  const answer = await response.text();
+  return answer === body ? String(response.status) : `${response.status} ${answer}`;
 }
 
 it.each([
@@ -94,7 +96,10 @@ it.each([
 ] as const)('%s of two leaves under load: no request fails', async (_title, leaving, staying) => {
   await expect.poll(healthy, { timeout: 10_000 }).toBe(2);
   const load = startLoad();
-  const slow = Array.from({ length: 8 }, () => sendSlowly(readinessDelayMs + 1_500));
+  onTestFinished(async () => {
+    await load.stop();
+  });
+  const slow = Array.from({ length: 8 }, () => sendSlowly(readinessDelayMs + 1_500).catch(String));
   const going = fairleads[leaving];
   // It does take part before it leaves, with exchanges open.
   await expect.poll(() => going.metric('fairlead_decisions_total'), { timeout: 10_000 }).toBeGreaterThan(50);
@@ -111,9 +116,9 @@ it.each([
   const before = await fairleads[staying].metric('fairlead_decisions_total');
   await expect.poll(() => fairleads[staying].metric('fairlead_decisions_total'), { timeout: 10_000 }).toBeGreaterThan(before + 50);
   const outcomes = await load.stop();
-  expect(outcomes).toEqual({ '200': outcomes['200'] });
+  expect(outcomes, failuresIn(envoy.log())).toEqual({ '200': outcomes['200'] });
   expect(outcomes['200']).toBeGreaterThan(200);
-  expect(tally(await Promise.all(slow))).toEqual({ '200': slow.length });
+  expect(tally(await Promise.all(slow)), failuresIn(envoy.log())).toEqual({ '200': slow.length });
 
   fairleads[leaving] = await start(ports[leaving]!);
 });

@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { runFairlead } from '../../lab/child-process.ts';
 import { type Answer, inParallel, tally } from './http-client.ts';
@@ -48,6 +50,25 @@ it('3000 requests through 3 routers are all over within a second, none by expiry
   expect(await sumMetric(routers, 'fairlead_unknown_leases_total')).toBe(0);
   // And nobody believes that anyone has anything left.
   await expect.poll(() => readFleetInFlight(routers, 'chat'), { timeout: 1_000, interval: 20 }).toEqual([0, 0, 0]);
+});
+
+it('routers that stalled hand on what they were told meanwhile', async () => {
+  const { routers, client, servers } = fleet;
+  const requests = 90;
+  const lostBefore = await sumMetric(routers, 'fairlead_foreign_reports_total', { outcome: 'lost' });
+  const answers = Promise.all(Array.from({ length: requests }, () => client.send({ path: '/held/hold', body: '{}' })));
+  await expect.poll(() => servers.held.reduce((sum, { inFlight }) => sum + inFlight, 0), { timeout: 10_000 }).toBe(requests);
+  try {
+    // What a pause of the machine does: nothing is heard for longer than three snapshots, then everything at once.
+    for (const router of routers) router.signal('SIGSTOP');
+    for (const server of servers.held) server.letGo();
+    for (const { status } of await answers) expect(status).toBe(200);
+    await sleep(700);
+  } finally {
+    for (const router of routers) router.signal('SIGCONT');
+  }
+  await expect.poll(ownInFlight, { timeout: 2_000, interval: 20 }).toEqual([0, 0, 0]);
+  expect((await sumMetric(routers, 'fairlead_foreign_reports_total', { outcome: 'lost' })) - lostBefore).toBe(0);
 });
 
 describe('one session, whichever router', () => {
@@ -117,6 +138,19 @@ describe(`at most ${cappedRequestsMax} requests on an endpoint, exactly`, () => 
   }
   const held = (): number => fleet.servers.capped.reduce((sum, { inFlight }) => sum + inFlight, 0);
   const peaks = (): number[] => fleet.servers.capped.map(({ peak }) => peak);
+  /** Every place is free, in Redis and in the eyes of every router. */
+  const settled = async (): Promise<number[]> => {
+    const kept = await Promise.all(fleet.servers.capped.map(({ address }) => client.zcard(`fairlead:{capped}:cap:${address}`)));
+    return [...kept, ...(await ownInFlight()), ...(await readFleetInFlight(fleet.routers, 'capped'))];
+  };
+  const expectSettled = (): Promise<void> => expect.poll(settled, { timeout: 5_000, interval: 20 }).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+  let client: Redis;
+  beforeAll(() => {
+    client = new Redis(redis.port);
+    client.on('error', () => {});
+  });
+  afterAll(() => client.disconnect());
+
   const letGo = (): void => {
     for (const server of fleet.servers.capped) server.letGo();
   };
@@ -137,7 +171,7 @@ describe(`at most ${cappedRequestsMax} requests on an endpoint, exactly`, () => 
       await all;
       expect(tally(answers.map(({ status }) => String(status)))).toEqual({ '200': places, '429': burst - places });
       expect(peaks()).toEqual([cappedRequestsMax, cappedRequestsMax]);
-      await expect.poll(ownInFlight, { timeout: 2_000, interval: 20 }).toEqual([0, 0, 0]);
+      await expectSettled();
     }
   });
 
@@ -150,25 +184,30 @@ describe(`at most ${cappedRequestsMax} requests on an endpoint, exactly`, () => 
       letGo();
     }
     await Promise.all(slow.map(({ all }) => all));
-    await expect.poll(ownInFlight, { timeout: 2_000, interval: 20 }).toEqual([0, 0, 0]);
+    await expectSettled();
   }
 
   it('is kept when Redis stops under full load, by what was last heard', async () => {
     const first = sendSlow(places);
-    await expect.poll(held, { timeout: 10_000 }).toBe(places);
-    await expect.poll(() => readFleetInFlight(fleet.routers, 'capped'), { timeout: 2_000 }).toEqual([places, places, places]);
-    await redis.stop();
-    const second = sendSlow(burst);
+    const sent = [first];
     try {
-      await expect.poll(() => second.answers.length, { timeout: 10_000 }).toBe(burst);
-      expect(tally(second.answers.map(({ status }) => String(status)))).toEqual({ '429': burst });
-      // And when the outage has been noticed.
-      await expect.poll(async () => (await Promise.all(fleet.routers.map(readReport))).map(({ sharing }) => sharing.connected), { timeout: 2_000 }).toEqual([false, false, false]);
-      const third = sendSlow(burst);
-      await expect.poll(() => third.answers.length, { timeout: 10_000 }).toBe(burst);
-      expect(peaks()).toEqual([cappedRequestsMax, cappedRequestsMax]);
+      await expect.poll(held, { timeout: 10_000 }).toBe(places);
+      await expect.poll(() => readFleetInFlight(fleet.routers, 'capped'), { timeout: 2_000 }).toEqual([places, places, places]);
+      await redis.stop();
+      // At once, and when the outage has been noticed.
+      for (const connected of [undefined, false]) {
+        if (connected === false) {
+          const now = async (): Promise<boolean[]> => (await Promise.all(fleet.routers.map(readReport))).map(({ sharing }) => sharing.connected);
+          await expect.poll(now, { timeout: 2_000 }).toEqual([false, false, false]);
+        }
+        const more = sendSlow(burst);
+        sent.push(more);
+        await expect.poll(() => more.answers.length, { timeout: 10_000 }).toBe(burst);
+        expect(tally(more.answers.map(({ status }) => String(status)))).toEqual({ '429': burst });
+        expect(peaks()).toEqual([cappedRequestsMax, cappedRequestsMax]);
+      }
     } finally {
-      await endWithRedis(first, second);
+      await endWithRedis(...sent);
     }
   });
 

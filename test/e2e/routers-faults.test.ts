@@ -105,9 +105,8 @@ async function measure(target: RouterFleet, during: () => Promise<unknown>): Pro
  * Whoever waits for Redis waits 500 ms for a command or 1 s for a connection, and a fault of a second makes far more than one request in
  * a hundred do so. What a busy machine adds is a matter of some scheduling rounds: that is the allowance.
  */
-function expectAsQuick(measured: Measured, healthy: Measured): void {
-  expect(measured.answerP99Ms).toBeLessThanOrEqual(3 * healthy.answerP99Ms + 10);
-  expect(measured.clientP99Ms).toBeLessThanOrEqual(3 * healthy.clientP99Ms + 100);
+function isAsQuick(measured: Measured, healthy: Measured): boolean {
+  return measured.answerP99Ms <= 3 * healthy.answerP99Ms + 10 && measured.clientP99Ms <= 3 * healthy.clientP99Ms + 50;
 }
 
 /** Holds slow requests, and has their number told by every router. */
@@ -125,12 +124,14 @@ async function holdRequests(target: RouterFleet, count: number): Promise<{ answe
   };
 }
 
-/** All routers hear one another, and tell the same number of requests held. */
-async function expectAgreement({ routers }: RouterFleet, held: number, timeoutMs: number): Promise<void> {
+/** All routers hear one another, say that all is well, and tell the same number of requests held. */
+async function expectAgreement(target: RouterFleet, held: number, timeoutMs: number): Promise<void> {
+  const { routers } = target;
   await vi.waitFor(
     async () => {
       await expectAcquainted(routers);
       expect(await readFleetInFlight(routers, 'held')).toEqual(routers.map(() => held));
+      await expectReadiness(target, /^redis: connected/);
     },
     { timeout: timeoutMs, interval: 25 },
   );
@@ -188,8 +189,8 @@ async function writeGarbage(client: Redis): Promise<void> {
 
 interface Fault {
   readonly name: string;
-  start(): Promise<unknown>;
-  end(): Promise<unknown>;
+  readonly start: () => Promise<unknown>;
+  readonly end: () => Promise<unknown>;
   /** What `/readyz` says of it; absent: it is over before anyone could look. */
   readonly told?: RegExp;
 }
@@ -214,7 +215,7 @@ const faults: Fault[] = [
     name: 'is out of memory',
     start: () => withRedis((client) => client.config('SET', 'maxmemory', '1')),
     end: () => withRedis((client) => client.config('SET', 'maxmemory', '0')),
-    told: /DEGRADED, .*out of memory/,
+    told: /DEGRADED, .*(out of memory|cannot store anything)/,
   },
   {
     name: 'becomes a read-only replica',
@@ -234,43 +235,51 @@ const faults: Fault[] = [
   },
 ];
 
+/** A wait that the code makes comes back each time; one that other processes make does not. */
+const attemptsMax = 3;
+
 describe('under load, when Redis', () => {
   const heldRequests = 12;
-  let healthy: Measured;
 
-  beforeAll(async () => {
-    // The first second warms up.
-    await measure(fleet, () => sleep(1_000));
-    healthy = await measure(fleet, () => sleep(2_000));
-    expect(Object.keys(healthy.outcomes)).toEqual(['200']);
-  });
+  // The first second warms up.
+  beforeAll(() => measure(fleet, () => sleep(1_000)));
 
-  it.each(faults)('$name, no request fails or waits, the cause is told, and the routers agree again within 2 s', async (fault) => {
-    const { told } = fault;
-    await vi.waitFor(() => expectAcquainted(fleet.routers), { timeout: 5_000 });
+  /** The fault, under load, from its start until all agree again. */
+  async function suffer({ start, end, told }: Fault): Promise<Measured> {
     let held: Awaited<ReturnType<typeof holdRequests>> | undefined;
     try {
-      const measured = await measure(fleet, async () => {
+      return await measure(fleet, async () => {
         try {
-          await fault.start();
+          await start();
           // Requests that nobody could tell of while it lasts.
           held = await holdRequests(fleet, heldRequests);
           const startedMs = performance.now();
           if (told !== undefined) await vi.waitFor(() => expectReadiness(fleet, told), { timeout: 5_000, interval: 100 });
-          await sleep(Math.max(0, 1_200 - (performance.now() - startedMs)));
+          await sleep(Math.max(0, 1_000 - (performance.now() - startedMs)));
         } finally {
-          await fault.end();
+          await end();
         }
         await expectAgreement(fleet, heldRequests, 2_000);
-        await expectReadiness(fleet, /^redis: connected/);
       });
-      expect(Object.keys(measured.outcomes)).toEqual(['200']);
-      expectAsQuick(measured, healthy);
     } finally {
       held?.letGo();
+      for (const { status } of (await held?.answers) ?? []) expect(status).toBe(200);
+      await expect.poll(() => readFleetInFlight(fleet.routers, 'held'), { timeout: 2_000, interval: 25 }).toEqual([0, 0, 0]);
     }
-    for (const { status } of await held!.answers) expect(status).toBe(200);
-    await expect.poll(() => readFleetInFlight(fleet.routers, 'held'), { timeout: 2_000, interval: 25 }).toEqual([0, 0, 0]);
+  }
+
+  it.each(faults)('$name: no request fails or waits, the cause is told, agreement is back within 2 s', async (fault) => {
+    const tried: string[] = [];
+    for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
+      await vi.waitFor(() => expectAcquainted(fleet.routers), { timeout: 5_000 });
+      const healthy = await measure(fleet, () => sleep(1_000));
+      const measured = await suffer(fault);
+      expect(Object.keys(healthy.outcomes)).toEqual(['200']);
+      expect(Object.keys(measured.outcomes)).toEqual(['200']);
+      if (isAsQuick(measured, healthy)) return;
+      tried.push(`${JSON.stringify(measured)}, healthy ${JSON.stringify(healthy)}`);
+    }
+    expect.fail(`requests waited each time:\n${tried.join('\n')}`);
   });
 });
 
@@ -278,7 +287,7 @@ it('routers that start without Redis serve at once, say so, and agree within 2 s
   const [port] = await freePorts(1);
   const late = new RunningParts();
   try {
-    const alone = await startRouterFleet(late, { state: { kind: 'redis', url: `redis://127.0.0.1:${port}` }, routers: 2, serverCounts: { chat: 2, held: 1, capped: 1 } });
+    const alone = await startRouterFleet(late, { state: { kind: 'redis', url: `redis://127.0.0.1:${port!}` }, routers: 2, serverCounts: { chat: 2, held: 1, capped: 1 } });
     const held = await holdRequests(alone, 6);
     try {
       const { outcomes } = await measure(alone, async () => {

@@ -36,3 +36,32 @@ export function limitBodies(config: EnvoyConfig, bytes: number): EnvoyConfig {
   for (const host of connectionManager(config).route_config.virtual_hosts) host.request_body_buffer_limit = bytes;
   return config;
 }
+
+const failureMark = 'request failed: ';
+
+/** Has Envoy write a line on each request that it answers with an error, for {@link failuresIn}. */
+export function noteFailures(config: EnvoyConfig): EnvoyConfig {
+  const manager = connectionManager(config);
+  const inlineString = `${failureMark}%START_TIME% %REQ(:METHOD)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% after %DURATION% ms, upstream %UPSTREAM_HOST%\n`;
+  manager.access_log = [
+    ...(manager.access_log ?? []),
+    {
+      name: 'envoy.access_loggers.stdout',
+      filter: { status_code_filter: { comparison: { op: 'GE', value: { default_value: 400, runtime_key: 'unused' } } } },
+      typed_config: {
+        '@type': 'type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog',
+        log_format: { text_format_source: { inline_string: inlineString } },
+      },
+    } as NonNullable<typeof manager.access_log>[number],
+  ];
+  return config;
+}
+
+/** What Envoy noted of failed requests: why a test that allows none has failed. */
+export function failuresIn(log: string): string {
+  return log
+    .split('\n')
+    .filter((line) => line.includes(failureMark))
+    .slice(0, 20)
+    .join('\n');
+}

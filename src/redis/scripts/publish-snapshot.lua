@@ -9,9 +9,13 @@
 -- Returns the number of routers in the set.
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local kind = redis.call('TYPE', KEYS[2]).ok
+if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', KEYS[2]) end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', KEYS[2], now_ms, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now_ms - ARGV[4])
+-- Nobody wrote in the future: a made-up entry, or one of a server whose clock ran ahead, would never be dropped.
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. now_ms, '+inf')
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 redis.call('PUBLISH', ARGV[5], ARGV[2])
 return redis.call('ZCARD', KEYS[2])

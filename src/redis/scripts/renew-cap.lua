@@ -6,6 +6,8 @@
 -- Returns the number of leases held on the endpoint.
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
 for i = 2, #ARGV do
   redis.call('ZADD', KEYS[1], now_ms + ARGV[1], ARGV[i])
 end
