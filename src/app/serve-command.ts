@@ -27,11 +27,11 @@ export function serveCommand(): Command {
         logger.fatal({ err: error }, 'uncaught exception');
         process.exit(70);
       });
-      const service = await startService(outcome.config, logger).catch((error: unknown) => {
+      const starting = startService(outcome.config, logger).catch((error: unknown) => {
         process.stderr.write(`fairlead: ${error instanceof Error ? error.message : String(error)}\n`);
         process.exitCode = 1;
+        return undefined;
       });
-      if (service === undefined) return;
       let signals = 0;
       const stop = (signal: NodeJS.Signals): void => {
         signals += 1;
@@ -41,7 +41,8 @@ export function serveCommand(): Command {
         }
         // Log lines are written in the background: those under way get the time to come out, in their order.
         const exit = (code: number): void => void setTimeout(() => process.exit(code), lastLinesMs);
-        service.drain().then(
+        // A signal may come while everything still starts: then it is stopped once it is up.
+        starting.then((service) => service?.drain()).then(
           () => exit(0),
           (error: unknown) => {
             logger.error({ err: error }, 'drain failed');
@@ -51,5 +52,6 @@ export function serveCommand(): Command {
       };
       process.on('SIGTERM', stop);
       process.on('SIGINT', stop);
+      await starting;
     });
 }

@@ -172,7 +172,7 @@ export async function until(check: () => boolean | Promise<boolean>, msMax: numb
   const startedMs = performance.now();
   for (;;) {
     if (await check()) return performance.now() - startedMs;
-    if (performance.now() - startedMs > msMax) throw new Error(`not within ${msMax} ms: ${String(JSON.stringify(describe()))}`);
+    if (performance.now() - startedMs > msMax) throw new Error(`not within ${msMax} ms: ${JSON.stringify(describe())}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
