@@ -82,7 +82,10 @@ export async function redisSpeaksTls(): Promise<boolean> {
   // Without TLS the setting is unknown; with it, the server misses a certificate.
   const outcome = await promisify(execFile)(redisBinary(), ['--port', '0', '--tls-port', '1'], { timeout: 5_000 }).then(
     ({ stdout, stderr }) => stdout + stderr,
-    (error: { stdout?: string; stderr?: string }) => `${error.stdout ?? ''}${error.stderr ?? ''}`,
+    (error: unknown) => {
+      const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string };
+      return stdout + stderr;
+    },
   );
   return /tls-cert-file|certificate|Failed to configure TLS/i.test(outcome) && !/Bad directive/i.test(outcome);
 }

@@ -54,6 +54,7 @@ export function createSubscriber(settings: RedisSettings, client: RedisClient): 
     constructor() {
       super(disconnectMsMax);
     }
+    // eslint-disable-next-line @typescript-eslint/require-await -- the connector's contract
     override async connect(): Promise<Socket> {
       const all = nodes();
       const { host, port } = all[turn % all.length] ?? { host: '', port: 0 };
@@ -61,7 +62,7 @@ export function createSubscriber(settings: RedisSettings, client: RedisClient): 
       this.connecting = true;
       const socket = tls === undefined ? connectPlain({ host, port }) : connectTls({ host, port, ...tls });
       socket.once('error', (error) => {
-        this.firstError = error;
+        this.firstError = error as Error;
       });
       this.stream = socket;
       return socket;
