@@ -1,7 +1,7 @@
-import { connect as connectPlain, type Socket } from 'node:net';
-import { type ConnectionOptions, connect as connectTls } from 'node:tls';
-import { AbstractConnector, Cluster, Redis, type RedisOptions } from 'ioredis';
+import type { ConnectionOptions } from 'node:tls';
+import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { ExchangeTrouble } from '../router/ports.ts';
+import { createConnector, createSentinelConnector, disconnectMsMax, openSocket } from './connectors.ts';
 import type { NodeAddress, RedisSettings } from './settings.ts';
 
 /** A client of a single server, of a Sentinel's master, or of a cluster. */
@@ -11,8 +11,6 @@ export type RedisClient = Redis | Cluster;
 const retryMsMax = 800;
 /** Least time between two reconnections because the server said that it cannot be written to, in ms. */
 const reconnectMsMin = 1_000;
-/** How long a server is given to close what we close, in ms: a hung one never does. */
-const disconnectMsMax = 200;
 /** How long a server is given to show whether it speaks TLS, in ms. */
 const mismatchMsMax = 500;
 
@@ -50,25 +48,12 @@ export function createSubscriber(settings: RedisSettings, client: RedisClient): 
   };
   const { tls } = target(settings);
   let turn = Math.floor(Math.random() * seeds.length);
-  class NodeInTurn extends AbstractConnector {
-    constructor() {
-      super(disconnectMsMax);
-    }
-    // eslint-disable-next-line @typescript-eslint/require-await -- the connector's contract
-    override async connect(): Promise<Socket> {
-      const all = nodes();
-      const { host, port } = all[turn % all.length] ?? { host: '', port: 0 };
-      turn += 1;
-      this.connecting = true;
-      const socket = tls === undefined ? connectPlain({ host, port }) : connectTls({ host, port, ...tls });
-      socket.once('error', (error) => {
-        this.firstError = error as Error;
-      });
-      this.stream = socket;
-      return socket;
-    }
-  }
-  return new Redis({ ...common(settings, 'subscriber'), Connector: NodeInTurn, lazyConnect: true, enableOfflineQueue: false, retryStrategy });
+  const nodeInTurn = createConnector(tls, () => {
+    const all = nodes();
+    turn += 1;
+    return all[turn % all.length] ?? { host: '', port: 0 };
+  });
+  return new Redis({ ...common(settings, 'subscriber'), Connector: nodeInTurn, lazyConnect: true, enableOfflineQueue: false, retryStrategy });
 }
 
 function retryStrategy(times: number): number {
@@ -82,6 +67,7 @@ function common(settings: RedisSettings, role: 'commands' | 'subscriber') {
     ...(username !== undefined && { username }),
     ...(password !== undefined && { password }),
     ...(tls !== undefined && { tls }),
+    Connector: createConnector(tls),
     protocol: 2,
     connectionName: `fairlead-${role}`,
     connectTimeout: settings.connectTimeoutMs,
@@ -109,6 +95,7 @@ function createSingle(settings: RedisSettings, role: 'commands' | 'subscriber'):
   const { nodes, name, username, password } = settings.sentinel;
   return new Redis({
     ...single,
+    Connector: createSentinelConnector(tls),
     sentinels: [...nodes],
     name,
     failoverDetector: true,
@@ -180,7 +167,13 @@ export function explainTrouble(error: Error & { code?: string; reason?: string }
   // Redis before 7 wraps what a script met in words of its own.
   if (/\bREADONLY\b/.test(message)) return trouble('read-only', 'it is a read-only replica. Waiting for a master.');
   if (/\b(OOM|MISCONF)\b/.test(message)) return trouble('out-of-memory', 'it cannot store anything: snapshots are not kept, messages still go through.');
+  if (/^CLUSTERDOWN/.test(message)) return trouble('unreachable', `the cluster has nobody for a part of its keys (${message}).`);
   if (isReply(error)) return trouble('other', message);
+  if (/^All sentinels are unreachable/.test(message)) {
+    // Without a last error they were reached well, and it is the master that cannot be.
+    const last = /Last error: (.*)$/.exec(message)?.[1];
+    return last === undefined ? undefined : trouble('unreachable', `no sentinel can be asked (${last}).`);
+  }
   if (/timed out|timeout|ETIMEDOUT/i.test(message)) return trouble('timeout', `no answer in time (${message}).`);
   if (/ECONNREFUSED|ENOTFOUND|EHOSTUNREACH|ENETUNREACH|EAI_AGAIN/.test(code + message)) return trouble('unreachable', `cannot be reached (${code === '' ? message : code}).`);
   if (/connection is closed|connection close|isn't writeable|max retries|ECONNRESET|EPIPE|startup nodes|slots cache/i.test(message)) return undefined;
@@ -203,9 +196,9 @@ export async function findMismatch(settings: RedisSettings, where: string): Prom
   return { code: 'expects-tls', message: `Redis at ${where}: the port expects TLS. Use rediss:// in state.url.`, permanent: true };
 }
 
-function speaksPlain({ host, port }: NodeAddress): Promise<boolean> {
+function speaksPlain(node: NodeAddress): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connectPlain({ host, port, timeout: mismatchMsMax });
+    const socket = openSocket(node, undefined, mismatchMsMax);
     const done = (speaks: boolean): void => {
       socket.destroy();
       resolve(speaks);
@@ -217,10 +210,10 @@ function speaksPlain({ host, port }: NodeAddress): Promise<boolean> {
   });
 }
 
-function speaksTls({ host, port }: NodeAddress): Promise<boolean> {
+function speaksTls(node: NodeAddress): Promise<boolean> {
   return new Promise((resolve) => {
     // Nothing is sent over it: whose certificate it is does not matter.
-    const socket = connectTls({ host, port, timeout: mismatchMsMax, rejectUnauthorized: false });
+    const socket = openSocket(node, { rejectUnauthorized: false }, mismatchMsMax);
     const done = (speaks: boolean): void => {
       socket.destroy();
       resolve(speaks);

@@ -3,28 +3,30 @@ import type { CapLeases, CappedEndpoint } from '../router/ports.ts';
 import type { RedisTransport } from './redis-transport.ts';
 
 /** How long a place is held without being renewed, in ms: so long a router that died keeps its places. */
-const placeTtlMs = 10_000;
+const placeTtlMsDefault = 10_000;
 /** Leases renewed or given back by one call. */
 const leasesPerCall = 1_000;
 
 /** Places on capped endpoints, kept in Redis under its clock. */
 export class RedisCapLeases implements CapLeases {
   readonly #transport: RedisTransport;
+  readonly #placeTtlMs: number;
   /** Places held, by pool and address. */
   readonly #held = new Map<string, { readonly pool: string; readonly address: string; readonly leases: Set<string> }>();
   readonly #timer: NodeJS.Timeout;
   readonly #share: () => CapShare;
 
   /** `share`: this router's part while Redis is away. */
-  constructor(transport: RedisTransport, share: () => CapShare) {
+  constructor(transport: RedisTransport, share: () => CapShare, placeTtlMs: number = placeTtlMsDefault) {
     this.#transport = transport;
     this.#share = share;
+    this.#placeTtlMs = placeTtlMs;
     this.#timer = setInterval(() => this.#renew(), placeTtlMs / 3);
     this.#timer.unref();
   }
 
   async acquire(pool: string, lease: string, endpoints: readonly CappedEndpoint[]): Promise<{ readonly taken: string | undefined } | 'unavailable'> {
-    const answer = await this.#transport.ask('caps', async () => ({ taken: await this.#transport.scripts.acquireCap(pool, lease, endpoints, placeTtlMs) }));
+    const answer = await this.#transport.ask('caps', async () => ({ taken: await this.#transport.scripts.acquireCap(pool, lease, endpoints, this.#placeTtlMs) }));
     // Without an answer a place may have been taken after all: it expires.
     if (answer === undefined) return 'unavailable';
     if (answer.taken !== undefined) this.#places(pool, answer.taken).add(lease);
@@ -59,7 +61,7 @@ export class RedisCapLeases implements CapLeases {
       const all = [...leases];
       for (let at = 0; at < all.length; at += leasesPerCall) {
         const page = all.slice(at, at + leasesPerCall);
-        this.#transport.send('caps', () => this.#transport.scripts.renewCap(pool, address, page, placeTtlMs));
+        this.#transport.send('caps', () => this.#transport.scripts.renewCap(pool, address, page, this.#placeTtlMs));
       }
     }
   }

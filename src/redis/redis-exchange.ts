@@ -20,6 +20,8 @@ const pollMs = 1_000;
 /** Time without our own echo, in ms, after which the subscription is made anew while commands work; at least so many snapshots' time. */
 const echoMsMax = 1_000;
 const echoSnapshotsMax = 4;
+/** Between the last tries to send what waits, in ms. */
+const lastWaitsMs = [20, 100, 100, 100, 100];
 
 /** Composes the exchange's rules with Redis and with the process's timers. */
 export function createRedisExchange(options: RedisExchangeOptions): StateExchange {
@@ -75,8 +77,14 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
     stop: async () => {
       for (const timer of timers) clearInterval(timer);
       caps.stop();
-      exchange.flush();
-      await transport.stop();
+      exchange.flushAll();
+      // An owner whose subscription is being made anew right now is worth a moment.
+      for (const waitMs of lastWaitsMs) {
+        await new Promise((resolve) => setTimeout(resolve, waitMs));
+        if (exchange.reportsWaiting === 0 || !transport.ready) break;
+        exchange.flushAll();
+      }
+      transport.stop();
     },
   };
 }

@@ -161,19 +161,17 @@ export class RedisTransport implements ExchangeTransport {
     });
     const refused = await this.#connect();
     if (refused !== undefined) {
-      await this.stop();
+      this.stop();
       throw new Error(refused.message);
     }
-    if (!this.ready) this.#failed('poll', new Error('connect ETIMEDOUT'));
+    if (!this.ready && this.#troubles.size === 0) this.#failed('poll', new Error('connect ETIMEDOUT'));
     await this.poll();
   }
 
-  async stop(): Promise<void> {
+  stop(): void {
     if (this.#stopped) return;
     this.#stopped = true;
     clearTimeout(this.#wakeTimer);
-    // What was just flushed gets the time to leave.
-    await new Promise((resolve) => setTimeout(resolve, 20));
     this.#commands.disconnect(false);
     this.#subscriber.disconnect(false);
   }
@@ -188,7 +186,7 @@ export class RedisTransport implements ExchangeTransport {
     if (this.#polling) return;
     this.#polling = true;
     for (const pool of this.#options.pools) {
-      for (const read of [() => this.#readSnapshots(pool), () => this.#readPlacements(pool)]) {
+      for (const read of [() => this.#readSnapshots(pool), () => this.#readPlacementsOrHeal(pool)]) {
         if (this.#stopped || !this.ready) break;
         // One key that is not what it should be keeps nobody from reading the others.
         await read().then(
@@ -206,6 +204,18 @@ export class RedisTransport implements ExchangeTransport {
     if (routers.length === 0) return;
     for (const text of await this.#commands.mget(routers.map((router) => this.#keys.snapshot(pool, router)))) {
       if (text !== null) this.#options.receiver().receive(pool, text);
+    }
+  }
+
+  /** A key that is no stream would stay as it is until a session moves: the script that stores them replaces it, with nothing to store too. */
+  async #readPlacementsOrHeal(pool: string): Promise<void> {
+    try {
+      await this.#readPlacements(pool);
+    } catch (error) {
+      if (!(error as Error).message.startsWith('WRONGTYPE')) throw error;
+      await this.#scripts.storePlacements(pool, []);
+      this.#placementsRead.set(pool, firstId);
+      this.#options.receiver().retellPlacements(pool);
     }
   }
 
@@ -331,7 +341,7 @@ export class RedisTransport implements ExchangeTransport {
   /** Connects and subscribes, and makes each kind of call once, so that a missing permission shows now and by its name. */
   async #join(): Promise<RedisTrouble | undefined> {
     const { pools, routerId } = this.#options;
-    await Promise.all([this.#commands.connect(), this.#subscriber.connect()]);
+    await Promise.all([connected(this.#commands), connected(this.#subscriber)]);
     const calls = pools.flatMap((pool): (() => Promise<unknown>)[] => [
       () => this.#commands.zrange(this.#keys.routers(pool), 0, '0'),
       () => this.#commands.mget(this.#keys.snapshot(pool, routerId)),
@@ -384,6 +394,14 @@ export class RedisTransport implements ExchangeTransport {
       throw error;
     }
   }
+}
+
+/** Connects, at the first try or a later one; why it does not, the client's errors tell. */
+function connected(client: RedisClient): Promise<void> {
+  return new Promise((resolve) => {
+    client.once('ready', () => resolve());
+    client.connect().catch(() => {});
+  });
 }
 
 /** Before all entries of a stream. */

@@ -431,6 +431,22 @@ describe('reports for other routers', () => {
     expect(on.forwards.flatMap(({ message }) => parseForwarded(message))).toHaveLength(2_500);
   });
 
+  it('are tried once more when their router goes', () => {
+    on.wait(100, { alive: ['a', 'b'] });
+    on.forwardFails = true;
+    on.exchange.forward('a', 'a.1', finished);
+    on.exchange.flush();
+    on.exchange.forward('b', 'b.1', finished);
+    on.forwards.length = 0;
+    on.exchange.flushAll();
+    expect(on.forwards.map(({ owner }) => owner).sort()).toEqual(['a', 'b']);
+    on.wait(500, { echo: false });
+    on.exchange.forward('c', 'c.1', finished);
+    on.forwards.length = 0;
+    on.exchange.flushAll();
+    expect(on.forwards.map(({ owner }) => owner)).toContain('c');
+  });
+
   it('that cannot be sent are bounded', () => {
     on.wait(100);
     on.wait(400, { echo: false });

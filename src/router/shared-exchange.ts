@@ -162,7 +162,23 @@ export class SharedExchange {
       if (stored.length > 0) this.#store(pool, stored);
     }
     // Through an outage reports wait as they are: a flush may come every 2 ms, and must not cost what they all cost to write.
-    if (this.#down) return;
+    if (!this.#down) this.#flushReports();
+  }
+
+  /** Sends all that waits, for the last time: this router goes. */
+  flushAll(): void {
+    for (const sent of this.#unsent.splice(0)) this.#sendReports(sent);
+    this.flush();
+    this.#flushReports();
+    this.#storeAgain();
+  }
+
+  /** Completion reports that could not be sent to their owners yet. */
+  get reportsWaiting(): number {
+    return this.#forwardsWaiting;
+  }
+
+  #flushReports(): void {
     for (const [owner, reports] of this.#forwards) {
       this.#forwards.delete(owner);
       for (const page of pages(reports, reportsPerMessageMax)) this.#sendReports({ owner, message: encodeForwarded(page), reports: page.length });
