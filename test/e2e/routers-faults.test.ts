@@ -230,8 +230,11 @@ const faults: Fault[] = [
       withRedis(async (client) => {
         for (const key of wrongTypes) await client.set(key, 'garbage');
       }),
-    end: () => withRedis((client) => client.del(...wrongTypes)),
-    told: /DEGRADED, .*WRONGTYPE/,
+    // Nobody has to clear them away: the routers replace them.
+    end: () =>
+      withRedis(async (client) => {
+        for (const key of wrongTypes) expect(await client.type(key)).not.toBe('string');
+      }),
   },
 ];
 
