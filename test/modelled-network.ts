@@ -51,6 +51,7 @@ const silent: RouterEvents = {
   foreignReport: nothing,
   unknownLease: nothing,
   noCompletionSignal: nothing,
+  noFirstToken: () => {},
 };
 
 /** Routers with their exchanges over a network and a store that are modelled, in virtual time. */

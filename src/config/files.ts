@@ -11,6 +11,9 @@ export interface FileContents {
   readonly redisCa: string | undefined;
   readonly redisCert: string | undefined;
   readonly redisKey: string | undefined;
+  readonly explainToken: string | undefined;
+  /** Not contents but a path, absolute: the file is written. */
+  readonly decisionLog: string | undefined;
 }
 
 /** Reads the files that a configuration names, relative to its own folder. */
@@ -35,6 +38,8 @@ export function readFiles(config: Config, folder: string): { readonly contents: 
     redisCa: read('state.tls.caFile', redis?.tls?.caFile),
     redisCert: read('state.tls.certFile', redis?.tls?.certFile),
     redisKey: read('state.tls.keyFile', redis?.tls?.keyFile),
+    explainToken: read('explain.tokenFile', config.explain.tokenFile, config.explain.token),
+    decisionLog: config.decisionLog.file === undefined ? undefined : path.resolve(folder, config.decisionLog.file),
   };
   return { contents, problems };
 }

@@ -37,21 +37,38 @@ describe('what is left out', () => {
       affinity: {},
       facts: {
         model: [{ header: 'x-model' }, { body: 'model' }],
-        session: [{ header: 'x-session-id' }, { cookie: 'fairlead-session' }, { body: 'prompt_cache_key' }, { body: 'user' }],
+        session: [
+          { header: 'x-session-id' },
+          { header: 'x-session-affinity' },
+          { header: 'x-claude-code-session-id' },
+          { header: 'session_id' },
+          { header: 'session-id' },
+          { cookie: 'fairlead-session' },
+          { body: 'prompt_cache_key' },
+          { body: 'conversation' },
+          { body: 'conversation.id' },
+          { body: 'metadata.user_id' },
+          { body: 'safety_identifier' },
+          { body: 'user' },
+        ],
         tenant: [{ header: 'x-tenant-id' }],
+        deadline: [{ header: 'x-fairlead-deadline-ms' }, { header: 'x-llm-d-slo-ttft-ms' }],
+        priority: [],
       },
       outputs: { clusterHeader: 'x-fairlead-cluster', endpointHeader: 'x-gateway-destination-endpoint', endpointsMax: 8 },
       pools: [
         {
           name: 'chat',
-          policy: { preset: 'session-affinity' },
-          observe: { firstToken: false },
-          endpoints: [{ address: '10.0.0.1:8000', weight: 1, labels: {}, limits: {} }],
+          policy: { preset: 'sticky' },
+          observe: {},
+          endpoints: [{ address: '10.0.0.1:8000', dpSize: 1, weight: 1, labels: {}, limits: {} }],
         },
       ],
       leases: { expireAfterMsMax: 1_800_000, assumedDurationMs: 30_000 },
       limits: { scanBytesMax: 1_048_576, askForBodyBytesMax: 16_777_216, messageBytesMax: 67_108_864, decideDeadlineMs: 5_000 },
       drain: { readinessDelayMs: 1_000, deadlineMs: 30_000 },
+      explain: { header: false, allow: [] },
+      decisionLog: { sample: 0, prefixHashes: false, trace: false },
       log: { level: 'info' },
     });
   });
@@ -60,15 +77,58 @@ describe('what is left out', () => {
     const { table, pools } = usable(minimal);
     expect(pools).toEqual([{ name: 'chat', endpoints: [{ address: '10.0.0.1:8000', weight: 1, labels: {}, requestsMax: undefined }] }]);
     expect(table.routes).toMatchObject([
-      { matchesModel: undefined, matchesPath: undefined, targets: [{ pool: { name: 'chat', cluster: 'chat', observeFirstToken: false }, weight: 100 }] },
+      { matchesModel: undefined, matchesPath: undefined, targets: [{ pool: { name: 'chat', cluster: 'chat', observeFirstToken: true }, weight: 100 }] },
     ]);
-    expect([...table.needs].sort()).toEqual(['promptTokens', 'session']);
+    expect([...table.needs].sort()).toEqual(['prefix', 'promptTokens', 'session']);
   });
 
   it('is an affinity secret of its own for every start', () => {
     const [one, other] = [usable(minimal).affinitySecret, usable(minimal).affinitySecret];
     expect(one).toMatch(/^[0-9a-f]{64}$/);
     expect(other).not.toBe(one);
+  });
+
+  it('is warned of where a retry could miss its rank', () => {
+    const endpoints = (...sizes: number[]): string => sizes.map((dpSize, i) => `{ address: '10.0.0.${i + 1}:80', dpSize: ${dpSize} }`).join(', ');
+    expect(loadConfig(`pools: [{ name: a, endpoints: [${endpoints(4, 4)}] }]`)).toMatchObject({ ok: true, warnings: [] });
+    expect(loadConfig(`pools: [{ name: a, endpoints: [${endpoints(4, 1)}] }]`)).toMatchObject({ ok: true, warnings: [{ path: 'pools[0].endpoints' }] });
+  });
+
+  it('is warned of where cookies would not outlive a restart', () => {
+    expect(loadConfig(`${minimal}\naffinity: { cookie: {} }`)).toMatchObject({ ok: true, warnings: [{ path: 'affinity.secret' }] });
+    expect(loadConfig(`${minimal}\naffinity: { secret: of-our-own, cookie: {} }`)).toMatchObject({ ok: true, warnings: [] });
+  });
+
+  it('is warned of scorers that go by metrics where none are read', () => {
+    const withPool = (rest: string): unknown => loadConfig(`pools: [{ name: a, endpoints: [{ address: '10.0.0.1:80' }], ${rest} }]`);
+    const message = 'absent: lora, queue-depth rates all endpoints the same without what their metrics tell; write metrics: {}';
+    expect(withPool('policy: { preset: lora }')).toMatchObject({ ok: true, warnings: [{ path: 'pools[0].metrics', message }] });
+    expect(withPool('policy: { preset: lora }, metrics: {}')).toMatchObject({ ok: true, warnings: [] });
+    expect(withPool('policy: { preset: least-requests }')).toMatchObject({ ok: true, warnings: [] });
+  });
+
+  it('reads metrics once a second where nothing else is written', () => {
+    const { settings } = usable("pools: [{ name: a, endpoints: [{ address: '10.0.0.1:80' }], metrics: {} }]");
+    expect(settings.pools[0]?.metrics).toEqual({ kind: 'auto', intervalMs: 1_000 });
+  });
+
+  it('is warned of a shadow policy that has to do without what the live one does not ask for', () => {
+    const withShadow = (shadow: string, live = 'least-requests'): unknown =>
+      loadConfig(`pools: [{ name: a, policy: { preset: ${live} }, observe: { firstToken: true }, shadow: ${shadow}, endpoints: [{ address: '10.0.0.1:80' }] }]`);
+    const message = 'false: sticky chooses by session, promptTokens, prefix as well, which least-requests does not ask for; it will know only what turns up';
+    expect(withShadow('{ policy: { preset: sticky } }')).toMatchObject({ ok: true, warnings: [{ path: 'pools[0].shadow.readBody', message }] });
+    expect(withShadow('{ policy: { preset: sticky }, readBody: true }')).toMatchObject({ ok: true, warnings: [] });
+    expect(withShadow('{ policy: { preset: session-affinity } }', 'sticky')).toMatchObject({ ok: true, warnings: [] });
+  });
+
+  it('asks for no more on account of a shadow policy, unless told to', () => {
+    const needsWith = (readBody: boolean): string[] => [
+      ...usable(
+        `pools: [{ name: a, policy: { preset: least-requests }, shadow: { policy: { preset: sticky }, readBody: ${readBody} }, endpoints: [{ address: '10.0.0.1:80' }] }]`,
+      ).table.needs,
+    ];
+    expect(needsWith(false)).toEqual([]);
+    expect(needsWith(true).sort()).toEqual(['prefix', 'promptTokens', 'session']);
   });
 
   it('is warned of where it leaves pools without requests', () => {
@@ -99,12 +159,18 @@ describe('a configuration with every field', () => {
 
   it('differs from the defaults in every field', () => {
     const defaults = usable(minimal).settings;
-    const sections = ['listen', 'facts', 'outputs', 'leases', 'limits', 'drain', 'log'] as const;
+    const sections = ['listen', 'facts', 'outputs', 'leases', 'limits', 'drain', 'explain', 'decisionLog', 'log'] as const;
     for (const section of sections) {
       for (const [field, value] of Object.entries(defaults[section])) {
         expect([section, field, (settings[section] as Record<string, unknown>)[field]]).not.toEqual([section, field, value]);
       }
     }
+  });
+
+  it('issues a cookie unlike the default one in every field', () => {
+    const defaults = usable(`${minimal}\naffinity: { secret: of-our-own, cookie: {} }`).settings.affinity.cookie!;
+    expect(defaults).toEqual({ name: 'fairlead-session', maxAgeS: 86_400, path: '/', secure: true, sameSite: 'lax' });
+    for (const [field, value] of Object.entries(defaults)) expect({ ...settings.affinity.cookie }).not.toMatchObject({ [field]: value });
   });
 
   it('takes the secret from its file, found from the folder of the configuration', () => {
@@ -117,16 +183,18 @@ describe('a configuration with every field', () => {
       {
         name: 'chat',
         endpoints: [
-          { address: '10.0.0.1:8000', weight: 2.5, labels: { gpu: 'h100', zone: '' }, requestsMax: 64 },
-          { address: '[2001:db8::1]:65535', weight: 1, labels: {}, requestsMax: undefined },
+          { address: '10.0.0.1:8000#0', weight: 2.5, labels: { gpu: 'h100', zone: '' }, requestsMax: 64 },
+          { address: '10.0.0.1:8000#1', weight: 2.5, labels: { gpu: 'h100', zone: '' }, requestsMax: 64 },
+          { address: '[2001:db8::1]:65535#0', weight: 1, labels: {}, requestsMax: undefined },
+          { address: '[2001:db8::1]:65535#1', weight: 1, labels: {}, requestsMax: undefined },
         ],
       },
-      { name: 'Batch.2_b-c', endpoints: [{ address: '10.0.0.1:8000', weight: 1, labels: {}, requestsMax: undefined }] },
+      { name: 'Batch.2_b-c', endpoints: [{ address: '10.0.0.1:8000', weight: 1, labels: { region: 'eu' }, requestsMax: undefined }] },
     ]);
   });
 
   it('becomes routes', () => {
-    const [chosen, embeddings, rest] = table.routes;
+    const [chosen, embeddings, tiers, rest] = table.routes;
     expect(chosen?.targets.map(({ pool, weight }) => [pool.name, weight])).toEqual([
       ['chat', 90],
       ['Batch.2_b-c', 10],
@@ -138,16 +206,22 @@ describe('a configuration with every field', () => {
     expect(chosen?.matchesPath?.('/v2/completions')).toBe(false);
     expect([...(chosen?.needs ?? [])].sort()).toEqual(['promptTokens', 'session']);
     expect(embeddings).toMatchObject({ matchesModel: undefined, needs: new Set() });
+    expect(tiers).toMatchObject({ name: 'tiers', promptTokens: { min: 1, max: 2000 }, maxTokens: { min: 0, max: 64 }, shift: { from: 'chat', durationMs: 5_400_000 } });
+    expect(tiers?.fallback?.map(({ pool }) => pool.name)).toEqual(['Batch.2_b-c', 'chat']);
+    expect(tiers?.matchesTenant?.('acme-1')).toBe(true);
     expect(rest).toMatchObject({ matchesModel: undefined, matchesPath: undefined });
     expect(rest?.targets[0]?.pool).toMatchObject({ cluster: 'outbound|8000||chat.models.svc.cluster.local', observeFirstToken: true });
   });
 
   it('becomes policies, with names for traces, weights, and parameters in effect', () => {
     const [chat, batch] = table.routes[0]!.targets.map(({ pool }) => pool.policy);
-    expect(chat).toMatchObject({ name: 'session-affinity', filters: [{ name: 'ready' }, { name: 'within-limits' }], picker: { name: 'session-affinity' } });
+    expect(chat).toMatchObject({ name: 'session-affinity', picker: { name: 'session-affinity' } });
+    // Limits have a part that is only a preference. What is written beside a preset comes after its own.
+    const standing = [{ name: 'ready', soft: false }, { name: 'within-limits', soft: false }, { name: 'within-limits', soft: true }];
+    expect(chat?.filters.slice(0, 4)).toMatchObject([...standing, { name: 'slow-start', soft: true }]);
+    expect(batch?.filters.slice(0, 3)).toMatchObject(standing);
     expect(batch).toMatchObject({
       name: 'pipeline',
-      filters: [{ name: 'ready' }, { name: 'within-limits' }],
       scorers: [
         { name: 'least-requests', weight: 0.5 },
         { name: 'least-requests', weight: 1 },
@@ -159,7 +233,7 @@ describe('a configuration with every field', () => {
 
   describe('unknown fields', () => {
     // Free by their nature: any name is known there.
-    const isFree = (at: string): boolean => /\.(labels|parameters)$/.test(at);
+    const isFree = (at: string): boolean => /\.(labels|parameters|headers|tenants)$/.test(at);
 
     /** Every object in the file, by path. */
     function objectsOf(value: unknown, at = ''): [path: string, value: Record<string, unknown>][] {
@@ -189,6 +263,27 @@ describe('a configuration with every field', () => {
       const outcome = loadConfig(stringify(changed, { aliasDuplicateObjects: false }), path.dirname(fullFile));
       expect(outcome).toMatchObject({ ok: false, problems: [{ path: `${at}.surprise`, message: expect.stringMatching(/^unknown parameter of [a-z-]+$/) as string }] });
     });
+  });
+});
+
+describe('facts that policies need', () => {
+  const needsOf = (pool: string): string[] => [...usable(`pools: [{ name: a, ${pool} }]`).table.needs].sort();
+  const endpoints = (...limits: (number | undefined)[]): string =>
+    `endpoints: [${limits.map((contextTokens, i) => `{ address: '10.0.0.${i + 1}:80'${contextTokens === undefined ? '' : `, limits: { contextTokens: ${contextTokens} }`} }`).join(', ')}]`;
+
+  it('are the length of the prompt where context lengths are configured, and that of the answer where they differ', () => {
+    const policy = 'policy: { preset: round-robin }';
+    expect(needsOf(`${policy}, ${endpoints(undefined, undefined)}`)).toEqual([]);
+    expect(needsOf(`${policy}, ${endpoints(8_000, 8_000)}`)).toEqual(['promptTokens']);
+    expect(needsOf(`${policy}, ${endpoints(8_000, 32_000)}`)).toEqual(['maxTokens', 'promptTokens']);
+    expect(needsOf(`${policy}, ${endpoints(8_000, undefined)}`)).toEqual(['maxTokens', 'promptTokens']);
+    expect(needsOf(`policy: { filters: [ready], picker: round-robin }, ${endpoints(8_000, 32_000)}`)).toEqual([]);
+  });
+
+  it('are headers that filters look at', () => {
+    const policy = '{ preset: random, filters: [{ type: labels, parameters: { requireHeader: { shard: x-shard, version: x-version } } }] }';
+    expect([...usable(`pools: [{ name: a, policy: ${policy}, ${endpoints(undefined)} }]`).table.headers!].sort()).toEqual(['x-shard', 'x-version']);
+    expect([...usable(minimal).table.headers!]).toEqual([]);
   });
 });
 

@@ -33,15 +33,72 @@ const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, { error: 'exp
 const clusterName = z.string().regex(/^[\x21-\x7e]{1,256}$/, { error: "expected Envoy's cluster name, without spaces" });
 const bodyPath = z.string().regex(/^[^.]{1,64}(\.[^.]{1,64}){0,3}$/, { error: 'expected a field of the JSON body, at most four names joined by dots' });
 
-const factSource = z.union([z.strictObject({ header: headerName }), z.strictObject({ cookie: name }), z.strictObject({ body: bodyPath })], {
-  error: 'expected one of { header: NAME }, { cookie: NAME }, { body: FIELD }',
-});
+const cookieName = z
+  .string()
+  .regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$/, { error: 'expected 1 to 63 letters, digits, dots, dashes or underscores' });
+
+const namedSources = [z.strictObject({ header: headerName }), z.strictObject({ cookie: cookieName }), z.strictObject({ body: bodyPath })] as const;
+const namedSource = z.union(namedSources, { error: 'expected one of { header: NAME }, { cookie: NAME }, { body: FIELD }' });
+const clientIp = z.union(
+  [
+    z.literal(true),
+    z.strictObject({
+      /** Proxies in front of Envoy whose entries in x-forwarded-for are trusted; absent: Envoy's own source.address is taken. */
+      trustedHops: z.int().min(0).max(32).optional(),
+      /** Bits of an IPv6 address that stand for a client. */
+      ipv6Prefix: z.int().min(32).max(128).default(64),
+    }),
+  ],
+  { error: 'expected true or { trustedHops?: 0 to 32, ipv6Prefix?: 32 to 128 }' },
+);
+const factSource = z.union(
+  [
+    ...namedSources,
+    z.strictObject({ clientIp }),
+    z.strictObject({ tokenHash: headerName }),
+    z.strictObject({ headerHash: z.array(headerName).min(1).max(16) }),
+  ],
+  {
+    error:
+      'expected one of { header: NAME }, { cookie: NAME }, { body: FIELD }, { clientIp: true }, { tokenHash: HEADER }, { headerHash: [HEADER, …] }',
+  },
+);
+const headerSource = z.strictObject({ header: headerName });
 const facts = z.strictObject({
-  model: z.array(factSource).default([{ header: 'x-model' }, { body: 'model' }]),
+  model: z.array(namedSource).default([{ header: 'x-model' }, { body: 'model' }]),
   session: z
     .array(factSource)
-    .default([{ header: 'x-session-id' }, { cookie: 'fairlead-session' }, { body: 'prompt_cache_key' }, { body: 'user' }]),
+    .default([
+      // What names one conversation comes first: headers, since they cost no look into the body.
+      { header: 'x-session-id' },
+      { header: 'x-session-affinity' },
+      { header: 'x-claude-code-session-id' },
+      { header: 'session_id' },
+      { header: 'session-id' },
+      { cookie: 'fairlead-session' },
+      { body: 'prompt_cache_key' },
+      { body: 'conversation' },
+      { body: 'conversation.id' },
+      // What names only a user, last: all that user's conversations go to one endpoint.
+      { body: 'metadata.user_id' },
+      { body: 'safety_identifier' },
+      { body: 'user' },
+      // Not among them: previous_response_id, which is another one on every turn.
+    ]),
   tenant: z.array(factSource).default([{ header: 'x-tenant-id' }]),
+  /** Headers set by something in front of us that is trusted, never by clients; none by default. */
+  priority: z.array(headerSource).default([]),
+  deadline: z.array(headerSource).default([{ header: 'x-fairlead-deadline-ms' }, { header: 'x-llm-d-slo-ttft-ms' }]),
+});
+
+/** The cookie issued to clients that name no session; absent: none is. */
+const sessionCookie = z.strictObject({
+  name: cookieName.default('fairlead-session'),
+  /** How long clients keep it; one in use is renewed at half of that. 400 days is what browsers allow. */
+  maxAgeS: z.int().min(60).max(34_560_000).default(86_400),
+  path: z.string().regex(/^\/[\x21-\x3a\x3c-\x7e]{0,255}$/, { error: 'expected a path that begins with / and has no spaces or semicolons' }).default('/'),
+  secure: z.boolean().default(true),
+  sameSite: z.enum(['strict', 'lax', 'none']).default('lax'),
 });
 
 const parameters = z.record(z.string(), z.unknown());
@@ -54,31 +111,112 @@ const weightedStep = z.union([bare, z.strictObject({ type: z.string(), weight: z
 });
 const policy = z.union(
   [
-    z.strictObject({ preset: z.string(), parameters: parameters.optional() }),
+    z.strictObject({ preset: z.string(), parameters: parameters.optional(), filters: z.array(step).optional() }),
     z.strictObject({ filters: z.array(step).default([]), scorers: z.array(weightedStep).default([]), picker: step }),
   ],
-  { error: 'expected { preset: NAME, parameters?: {…} } or a pipeline { filters: […], scorers: […], picker: … }' },
+  { error: 'expected { preset: NAME, parameters?: {…}, filters?: […] } or a pipeline { filters: […], scorers: […], picker: … }' },
 );
 
 const endpoint = z.strictObject({
   address: endpointAddress,
+  /** Data-parallel ranks behind the address, each chosen on its own; 1: one, or the server divides requests among them itself. */
+  dpSize: z.int().min(1).max(128).default(1),
+  /** Weight and limits are those of one rank. */
   weight: z.number().positive().max(1_000_000).default(1),
   labels: z.record(z.string(), z.string()).default({}),
-  limits: z.strictObject({ requests: z.int().positive().optional() }).default({}),
+  limits: z
+    .strictObject({
+      requests: z.int().positive().optional(),
+      /** Longest prompt and answer together that its model takes. */
+      contextTokens: z.int().positive().optional(),
+      /** Size of its KV cache; where its metrics are scraped, they tell. */
+      kvTokens: z.int().positive().optional(),
+    })
+    .default({}),
+});
+const engineMetrics = z.strictObject({
+  /** auto: whichever kind the metrics are named after. */
+  kind: z.enum(['auto', 'vllm', 'sglang', 'trtllm', 'triton']).default('auto'),
+  /** Absent: where that kind has them, such as /metrics. */
+  path: z.string().regex(/^\/[\x21-\x7e]{0,255}$/, { error: 'expected a path that begins with / and has no spaces' }).optional(),
+  /** Absent: the endpoint's own. */
+  port: z.int().min(1).max(65_535).optional(),
+  /** Each endpoint is asked this often; what is older than five intervals is not used. */
+  intervalMs: z.int().min(100).max(60_000).default(1_000),
+  /** Absent: a second, or five intervals if that is less. */
+  timeoutMs: z.int().min(10).max(60_000).optional(),
 });
 const pool = z.strictObject({
   name,
   cluster: clusterName.optional(),
-  policy: policy.default({ preset: 'session-affinity' }),
-  observe: z.strictObject({ firstToken: z.boolean().default(false) }).prefault({}),
+  policy: policy.default({ preset: 'sticky' }),
+  /** A second policy that is scored on these requests and decides nothing. */
+  shadow: z
+    .strictObject({
+      policy,
+      /** Share of decisions that it is scored on. */
+      sample: z.number().min(0).max(1).default(1),
+      /** Whether bodies are read for facts that only this policy needs; false: it has to do with what the other one asks for. */
+      readBody: z.boolean().default(false),
+    })
+    .optional(),
+  /** Absent: first tokens are noticed where the policy wants them. */
+  observe: z.strictObject({ firstToken: z.boolean().optional() }).prefault({}),
+  /** How its model servers' metrics are read; absent: they are not. */
+  metrics: engineMetrics.optional(),
+  /** Of all its endpoints; their own win. */
+  labels: z.record(z.string(), z.string()).optional(),
+  /** When requests are turned away: at this many waiting prompt tokens on every endpoint, for weight 1 and normal priority. */
+  saturation: z.strictObject({ waitingTokens: z.int().positive() }).optional(),
+  /** Prompt tokens that an endpoint of weight 1 computes in a millisecond: what deadlines and saturation are reckoned with. */
+  prefillTokensPerMs: z.number().positive().max(1_000_000).optional(),
   endpoints: z.array(endpoint).min(1, { error: 'expected at least one endpoint' }),
 });
 const glob = z.string().min(1).max(256);
+const modelName = z.string().min(1).max(256);
+/** Both ends included. */
+const tokenRange = z.strictObject({ min: z.int().min(0).default(0), max: z.int().min(0).optional() });
+const barePool = z.string().transform((name): { pool: string; model?: string | undefined } => ({ pool: name }));
+const poolAndModel = z.union([barePool, z.strictObject({ pool: z.string(), model: modelName.optional() })], {
+  error: 'expected the name of a pool, or { pool: NAME, model?: NAME }',
+});
 const route = z.strictObject({
-  match: z.strictObject({ model: glob.default('*'), path: glob.default('*') }).prefault({}),
+  /** For the admin API, logs and metrics; absent: made of path and model. */
+  name: name.optional(),
+  match: z
+    .strictObject({
+      model: glob.default('*'),
+      path: glob.default('*'),
+      /** Header → a glob that its value must match, true: it must be there, false: it must not. */
+      headers: z.record(headerName, z.union([glob, z.boolean()], { error: 'expected a pattern, or true or false for present or absent' })).optional(),
+      promptTokens: tokenRange.optional(),
+      maxTokens: tokenRange.optional(),
+      tenant: glob.optional(),
+    })
+    .prefault({}),
   targets: z
-    .array(z.strictObject({ pool: z.string(), weight: z.number().min(0).default(100) }))
+    .array(z.strictObject({ pool: z.string(), weight: z.number().min(0).default(100), model: modelName.optional() }))
     .min(1, { error: 'expected at least one target' }),
+  /** Moves requests from one pool to another, evenly from `start` on. */
+  shift: z
+    .strictObject({
+      from: z.string(),
+      to: poolAndModel,
+      start: z.iso.datetime({ offset: true, error: 'expected a time such as 2026-01-31T22:00:00Z' }),
+      durationMinutes: z.number().min(0).max(525_600),
+    })
+    .optional(),
+  /** Pools in the order in which they stand in when the target has nobody who can take the request. */
+  fallback: z.array(poolAndModel).max(16).optional(),
+  /** Endpoints whose label has another value take no request of this route, whatever else fails. */
+  residency: z
+    .strictObject({
+      label: z.string().min(1).max(63),
+      values: z.array(z.string()).min(1).optional(),
+      /** Tenant glob → the values for it; the first that matches counts. `values` hold for all others. */
+      tenants: z.record(glob, z.array(z.string()).min(1)).optional(),
+    })
+    .optional(),
 });
 
 const memoryState = z.strictObject({ kind: z.literal('memory') });
@@ -117,12 +255,14 @@ const redisState = z.strictObject({
   pushEventsPerSecondMax: z.int().min(0).default(20_000),
 });
 
+const network = z.union([z.cidrv4(), z.cidrv6(), z.ipv4(), z.ipv6()], { error: 'expected an IP address or network, such as 10.0.0.0/8' });
+
 /** The configuration file. Strict: what it does not know is an error. */
 export const configSchema = z.strictObject({
   listen: z.strictObject({ grpc: listenAddress.default('127.0.0.1:9002'), admin: listenAddress.default('127.0.0.1:9003') }).prefault({}),
   state: z.discriminatedUnion('kind', [memoryState, redisState]).default({ kind: 'memory' }),
   affinity: z
-    .strictObject({ secret: z.string().min(1, { error: 'expected a secret; leave it out to have one made up' }).optional(), secretFile: z.string().optional() })
+    .strictObject({ secret: z.string().min(1, { error: 'expected a secret; leave it out to have one made up' }).optional(), secretFile: z.string().optional(), cookie: sessionCookie.optional() })
     .prefault({}),
   facts: facts.prefault({}),
   outputs: z
@@ -154,6 +294,28 @@ export const configSchema = z.strictObject({
   drain: z
     .strictObject({ readinessDelayMs: z.int().min(0).default(1_000), deadlineMs: z.int().positive().default(30_000) })
     .prefault({}),
+  /** Answers to requests with the header x-fairlead-explain: 1, from these clients, say in a header of that name how they were decided. */
+  explain: z
+    .strictObject({
+      header: z.boolean().default(false),
+      /** Clients that may ask, by the address that Envoy tells (source.address in ext_proc's request_attributes). */
+      allow: z.array(network).default([]),
+      /** Or who sends this in x-fairlead-explain-token. */
+      token: z.string().min(16, { error: 'expected at least 16 characters' }).optional(),
+      tokenFile: z.string().optional(),
+    })
+    .prefault({}),
+  /** JSON lines that tell of decisions and their outcomes; docs/decision-log.md. */
+  decisionLog: z
+    .strictObject({
+      /** Share of sessions that are recorded; 0: no log. */
+      sample: z.number().min(0).max(1).default(0),
+      /** Absent: stdout, among the log's lines. */
+      file: z.string().min(1).optional(),
+      prefixHashes: z.boolean().default(false),
+      trace: z.boolean().default(false),
+    })
+    .prefault({}),
   log: z.strictObject({ level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info') }).prefault({}),
 });
 
@@ -161,6 +323,8 @@ export const configSchema = z.strictObject({
 export type Config = z.output<typeof configSchema>;
 /** One pool of it. */
 export type PoolConfig = Config['pools'][number];
+/** One route of it. */
+export type RouteConfig = NonNullable<Config['routes']>[number];
 /** Where a fact is found. */
 export type FactSource = z.output<typeof factSource>;
 /** A policy as written. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { atLimit, decide } from './decide.ts';
-import type { EndpointSnapshot } from './fleet-snapshot.ts';
-import { hashName } from './hash.ts';
+import { atLimit, contextTooLong, decide, kvFull } from './decide.ts';
+import type { NoneCause } from './decision.ts';
+import { type EndpointSnapshot, idleEndpoint } from './fleet-snapshot.ts';
 import type { DecisionInput, Filter, Policy, Scorer } from './policy.ts';
 import { noFacts } from './request-facts.ts';
 
@@ -10,19 +10,7 @@ const b = '10.0.0.2:80';
 const c = '10.0.0.3:80';
 
 function endpoint(address: string, changes: Partial<EndpointSnapshot> = {}): EndpointSnapshot {
-  return {
-    address,
-    hash: hashName(address),
-    weight: 1,
-    labels: {},
-    state: 'ready',
-    requestsMax: undefined,
-    full: false,
-    requests: 0,
-    promptTokens: 0,
-    promptTokensWaiting: 0,
-    ...changes,
-  };
+  return { ...idleEndpoint(address), ...changes };
 }
 
 function input(endpoints: readonly EndpointSnapshot[], subset?: readonly string[]): DecisionInput {
@@ -32,6 +20,7 @@ function input(endpoints: readonly EndpointSnapshot[], subset?: readonly string[
     affinityKey: undefined,
     placedOn: undefined,
     promptTokens: 1,
+    cachedTokens: new Map(),
     nowMs: 0,
     draw: 0,
     sequence: 0,
@@ -64,6 +53,7 @@ function policy(filters: readonly Filter[], scorers: readonly (readonly [Scorer,
       }),
     },
     needs: new Set(),
+    wantsFirstToken: false,
   };
 }
 
@@ -118,14 +108,67 @@ describe('decide', () => {
     expect(decision).toMatchObject({ kind: 'route', reason: 'why', home: b, trace: { policy: 'test' } });
   });
 
+  describe('a soft filter', () => {
+    const soft = (reasons: Readonly<Record<string, string>>, name = 'soft'): Policy['filters'][number] => ({ name, run: rejecting(reasons), soft: true });
+    const withFilters = (...filters: Policy['filters']): Policy => ({ ...policy([]), filters });
+
+    it('leaves out what it rejects while others are left', () => {
+      const decision = decide(withFilters(soft({ [a]: 'far', [c]: 'far' })), input(endpoints));
+      expect(decision.trace.candidates).toEqual([b]);
+      expect(decision.trace.rejections).toEqual([
+        { address: a, filter: 'soft', reason: 'far' },
+        { address: c, filter: 'soft', reason: 'far' },
+      ]);
+    });
+
+    it('is ignored where it would leave none, without a trace', () => {
+      const decision = decide(withFilters(soft({ [a]: 'far', [b]: 'far', [c]: 'far' })), input(endpoints));
+      expect(decision.trace).toMatchObject({ candidates: [a, b, c], rejections: [] });
+    });
+
+    it('comes after the hard ones, wherever it stands', () => {
+      const hard = { name: 'hard', run: rejecting({ [b]: 'down' }) };
+      const decision = decide(withFilters(soft({ [a]: 'far', [c]: 'far' }), hard), input(endpoints));
+      expect(decision.trace).toMatchObject({ candidates: [a, c], rejections: [{ address: b, filter: 'hard', reason: 'down' }] });
+    });
+
+    it('gives way to an earlier one', () => {
+      const decision = decide(withFilters(soft({ [a]: 'far' }, 'first'), soft({ [b]: 'old', [c]: 'old' }, 'second')), input(endpoints));
+      expect(decision.trace).toMatchObject({ candidates: [b, c], rejections: [{ address: a, filter: 'first' }] });
+    });
+
+    it('asks only about what those before it left: one that was given up hinders none after it', () => {
+      const made = withFilters(soft({ [c]: 'far' }, 'first'), soft({ [a]: 'old', [b]: 'old' }, 'second'), soft({ [b]: 'cold' }, 'third'));
+      const decision = decide(made, input(endpoints));
+      expect(decision.trace.candidates).toEqual([a]);
+      expect(decision.trace.rejections.map(({ address, filter }) => [address, filter])).toEqual([[c, 'first'], [b, 'third']]);
+    });
+
+    it('never brings back what the subset or a hard filter rejects, and does not make a pool saturated', () => {
+      const hard = { name: 'hard', run: rejecting({ [a]: 'draining' }) };
+      expect(decide(withFilters(soft({ [b]: 'far' }), hard), input(endpoints, [a, b]))).toMatchObject({ kind: 'route', addresses: [b] });
+      const none = decide(withFilters(soft({ [a]: atLimit, [c]: atLimit }), hard), input(endpoints, [a]));
+      expect(none).toMatchObject({ kind: 'none', cause: 'not-ready' });
+      expect(none.trace.rejections.map(({ filter }) => filter)).toEqual(['subset', 'subset', 'hard']);
+      expect(decide(withFilters(soft({ [a]: atLimit })), input([endpoint(a)]))).toMatchObject({ kind: 'route', addresses: [a] });
+    });
+  });
+
+  it('tells what the picker reckoned each candidate to cost, and nothing where it reckons with no costs', () => {
+    const made = policy([rejecting({ [b]: 'no' })]);
+    const reckoning: Policy = { ...made, picker: { name: 'p', run: (order) => ({ order, reason: 'why', home: undefined, costs: order.map((_, i) => i) }) } };
+    expect(decide(reckoning, input(endpoints)).trace).toMatchObject({ candidates: [a, c], costs: [0, 1] });
+    expect('costs' in decide(made, input(endpoints)).trace).toBe(false);
+  });
+
   describe('subset', () => {
     it('comes before every filter, and matches address and port', () => {
       const decision = decide(policy([rejecting({ [a]: 'filtered' })]), input([...endpoints, endpoint('10.0.0.2:81')], [a, b]));
       expect(decision).toMatchObject({ kind: 'route', addresses: [b] });
       expect(decision.trace.rejections).toEqual([
-        { address: a, filter: 'filter-0', reason: 'filtered' },
         { address: c, filter: 'subset', reason: 'outside-subset' },
         { address: '10.0.0.2:81', filter: 'subset', reason: 'outside-subset' },
+        { address: a, filter: 'filter-0', reason: 'filtered' },
       ]);
     });
 
@@ -135,10 +178,15 @@ describe('decide', () => {
   });
 
   describe('says why there is none', () => {
-    it.each<[string, 'not-ready' | 'saturated' | 'subset', Readonly<Record<string, string>>, readonly string[] | undefined]>([
+    it.each<[string, NoneCause, Readonly<Record<string, string>>, readonly string[] | undefined]>([
       ['all rejected', 'not-ready', { [a]: 'draining', [b]: 'ejected', [c]: 'not-ready' }, undefined],
       ['all at their limit', 'saturated', { [a]: atLimit, [b]: atLimit, [c]: atLimit }, undefined],
       ['one at its limit, the others not ready', 'saturated', { [a]: 'draining', [b]: atLimit, [c]: 'draining' }, undefined],
+      ['one without room in its KV cache', 'saturated', { [a]: 'draining', [b]: kvFull, [c]: contextTooLong }, undefined],
+      ['a prompt too long for all', 'too-long', { [a]: contextTooLong, [b]: contextTooLong, [c]: contextTooLong }, undefined],
+      ['a prompt too long for all that the subset allows', 'too-long', { [b]: contextTooLong }, [b]],
+      ['too long for those that are ready: the others may take more', 'not-ready', { [a]: contextTooLong, [b]: 'not-ready', [c]: contextTooLong }, undefined],
+      ['too long for some, others at their limit', 'saturated', { [a]: contextTooLong, [b]: atLimit, [c]: contextTooLong }, undefined],
       ['an empty subset', 'subset', {}, []],
       ['a subset of strangers', 'subset', {}, ['192.0.2.1:80']],
       ['what the subset allows is not ready', 'not-ready', { [a]: 'draining' }, [a]],
@@ -147,7 +195,7 @@ describe('decide', () => {
     ])('%s: %s', (_case, cause, reasons, subset) => {
       const decision = decide(policy([rejecting(reasons)]), input(endpoints, subset));
       expect(decision).toMatchObject({ kind: 'none', cause, trace: { policy: 'test', candidates: [], scores: [] } });
-      expect(decision.trace.rejections.map(({ address }) => address)).toEqual([a, b, c]);
+      expect(decision.trace.rejections.map(({ address }) => address).sort()).toEqual([a, b, c]);
     });
 
     it('an empty pool: not-ready', () => {

@@ -14,7 +14,15 @@ export interface DecisionTrace {
   readonly rejections: readonly Rejection[];
   /** Each scorer's ratings, in the candidates' order. */
   readonly scores: readonly { readonly scorer: string; readonly weight: number; readonly ratings: readonly number[] }[];
+  /** The picker's costs, in the candidates' order, where it weighs costs; lower is better. */
+  readonly costs?: readonly number[];
 }
+
+/**
+ * Why there is no endpoint. `not-ready`: none can serve now. `saturated`: all that could are at their limit. `too-long`: the prompt exceeds the
+ * context length of every one. `subset`: the gateway's subset left none.
+ */
+export type NoneCause = 'not-ready' | 'saturated' | 'too-long' | 'subset';
 
 /** The outcome of deciding within one pool. */
 export type Decision =
@@ -30,7 +38,6 @@ export type Decision =
     }
   | {
       readonly kind: 'none';
-      /** `not-ready`: no endpoint can serve now. `saturated`: all that could are at their limit. `subset`: the gateway's subset left none. */
-      readonly cause: 'not-ready' | 'saturated' | 'subset';
+      readonly cause: NoneCause;
       readonly trace: DecisionTrace;
     };

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { createAffinityHasher, type Hash64, hashName, pairFraction } from './hash.ts';
+import { createAffinityHasher, createPrefixSeed, type Hash64, hashName, pairFraction } from './hash.ts';
 
 // A change of any value in this file scatters all sessions while old and new routers run side by side: never by accident.
 
@@ -110,5 +110,14 @@ describe('pairFraction', () => {
 
   it('is below 1 where all its bits are 1', () => {
     expect(pairFraction({ high: 0, low: 857_579_651 }, { high: 1_379_855_202, low: 1_779_033_703 })).toBeLessThan(1);
+  });
+});
+
+describe('createPrefixSeed', () => {
+  it('hangs on the secret alone, and is no affinity key of it', () => {
+    expect(createPrefixSeed('one')).toEqual(createPrefixSeed('one'));
+    expect(createPrefixSeed('one')).not.toEqual(createPrefixSeed('two'));
+    const { high, low } = createAffinityHasher('one')('', 'fairlead prefix hashes');
+    expect(createPrefixSeed('one')).not.toEqual({ high, low });
   });
 });

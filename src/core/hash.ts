@@ -31,6 +31,12 @@ export function createAffinityHasher(secret: string): (tenant: string, session: 
   };
 }
 
+/** What the prefix hashes of a fleet start from: who lacks the secret cannot find out from them whether a prompt was sent. */
+export function createPrefixSeed(secret: string): Hash64 {
+  const digest = createHmac('sha256', secret).update('fairlead prefix hashes').digest();
+  return { high: digest.readUInt32BE(0), low: digest.readUInt32BE(4) };
+}
+
 /** Final mixing of 32 bits; constants from MurmurHash3's fmix32 (Austin Appleby, public domain). */
 function mix32(value: number): number {
   let h = value;

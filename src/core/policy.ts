@@ -12,6 +12,10 @@ export interface DecisionInput {
   readonly placedOn: string | undefined;
   /** Prompt length to reckon with, in tokens: the request's own, else the pool's running mean. */
   readonly promptTokens: number;
+  /** Tokens of this prompt that an endpoint's cache is believed to hold, by address; an endpoint left out holds none. */
+  readonly cachedTokens: ReadonlyMap<string, number>;
+  /** Routers that send to this pool at the same time, this one included; absent: this one alone. */
+  readonly routers?: number;
   /** Milliseconds of the router's clock. */
   readonly nowMs: number;
   /** Random, even in [0, 1): breaks ties. */
@@ -32,6 +36,8 @@ export interface Preference {
   readonly reason: string;
   /** The affinity key's first choice, where the picker has one. */
   readonly home: string | undefined;
+  /** What each candidate was reckoned to cost, in the candidates' order, where the picker weighs costs; lower is better. */
+  readonly costs?: readonly number[];
 }
 
 /** Orders the candidates. `scores` are the weighted sums of all scorers, in the candidates' order; candidates are never empty. */
@@ -46,9 +52,14 @@ export interface Step<S> {
 /** How a pool chooses: filters, then weighted scorers, then one picker. */
 export interface Policy {
   readonly name: string;
-  readonly filters: readonly Step<Filter>[];
+  /** A `soft` filter is a preference: where it would leave no candidate, it is ignored. Hard ones are applied first. */
+  readonly filters: readonly (Step<Filter> & { readonly soft?: boolean })[];
   readonly scorers: readonly (Step<Scorer> & { readonly weight: number })[];
   readonly picker: Step<Picker>;
   /** Facts without which this policy would choose worse. */
   readonly needs: ReadonlySet<FactNeed>;
+  /** Request headers that filters look at, in lower case; undefined: none. */
+  readonly headers?: ReadonlySet<string> | undefined;
+  /** Whether it reckons with prompts that wait, and so wants to hear of each response's first token. */
+  readonly wantsFirstToken: boolean;
 }

@@ -1,14 +1,28 @@
-import type { EndpointSnapshot, EndpointState } from '../core/fleet-snapshot.ts';
+import type { EndpointSnapshot, EndpointState, EngineMetrics, LatencySnapshot } from '../core/fleet-snapshot.ts';
 import { type Hash64, hashName } from '../core/hash.ts';
+import { LatencyWindow } from './latency-window.ts';
+import { WaitingLine } from './waiting-line.ts';
 
 /** An endpoint as configuration or discovery names it. */
 export interface EndpointDefinition {
-  /** `ip:port`. */
+  /** `ip:port`, or `ip:port#rank`. */
   readonly address: string;
   readonly weight: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly requestsMax: number | undefined;
+  /** Most tokens of prompt and answer together; undefined: not configured. */
+  readonly contextTokensMax?: number | undefined;
+  /** Size of its KV cache in tokens; undefined: not configured. */
+  readonly kvTokensMax?: number | undefined;
 }
+
+/** What was ever sent somewhere; only differences mean anything. */
+export interface Added {
+  requests: number;
+  promptTokens: number;
+  uncachedTokens: number;
+}
+const nothingAdded: Readonly<Added> = { requests: 0, promptTokens: 0, uncachedTokens: 0 };
 
 /** A router's part in limits that cannot be counted together for now. */
 export interface CapShare {
@@ -25,8 +39,13 @@ export function shareOfLimit(requestsMax: number, { routers, rank }: CapShare): 
 export interface Load {
   readonly requests: number;
   readonly promptTokens: number;
-  readonly promptTokensWaiting: number;
+  /** Requests without a first token, and their prompt tokens less what was believed to be cached. */
+  readonly requestsWaiting: number;
+  readonly uncachedTokensWaiting: number;
 }
+
+/** No load at all. */
+export const noLoad: Load = { requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 };
 
 /**
  * One endpoint: its definition, its state, and its load. `own` is counted here, exactly; `foreign` is what other routers
@@ -39,15 +58,25 @@ export class FleetEndpoint implements EndpointSnapshot {
   readonly weight: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly requestsMax: number | undefined;
+  readonly contextTokensMax: number | undefined;
   state: EndpointState = 'ready';
+  readySinceMs: number | undefined;
+  /** How long this router's last requests took here. */
+  readonly times = new LatencyWindow();
+  /** Fresh, or undefined: whoever writes it takes it away when it is stale. */
   /** Counted here: exact. */
-  readonly own = { requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
-  readonly foreign = { requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
+  readonly own = { ...noLoad };
+  readonly foreign = { ...noLoad };
+  /** Who waits for a first token here, this router's and the others'. */
+  readonly line = new WaitingLine();
   /** What this router ever sent here; only differences mean anything. */
-  readonly added = { requests: 0, promptTokens: 0 };
+  readonly added: Added = { ...nothingAdded };
   #share: CapShare | undefined;
   /** Routers that are guessed for, and the sums of `added` at the times they last told. */
-  readonly #guessed = { routers: 0, requests: 0, promptTokens: 0 };
+  readonly #kvTokensMax: number | undefined;
+  #kvTokensTold: number | undefined;
+  #metrics: EngineMetrics | undefined;
+  readonly #guessed = { routers: 0, ...nothingAdded };
 
   constructor(definition: EndpointDefinition) {
     this.address = definition.address;
@@ -55,6 +84,30 @@ export class FleetEndpoint implements EndpointSnapshot {
     this.weight = definition.weight;
     this.labels = definition.labels;
     this.requestsMax = definition.requestsMax;
+    this.contextTokensMax = definition.contextTokensMax;
+    this.#kvTokensMax = definition.kvTokensMax;
+  }
+
+  /** Size of its KV cache in tokens, as it says itself, else as configured; undefined: unknown. */
+  get kvTokensMax(): number | undefined {
+    return this.#kvTokensTold ?? this.#kvTokensMax;
+  }
+
+  get metrics(): EngineMetrics | undefined {
+    return this.#metrics;
+  }
+
+  /** Metrics come and go; the size of the cache stays what it was told to be, until it is told otherwise. */
+  set metrics(metrics: EngineMetrics | undefined) {
+    this.#metrics = metrics;
+    const told = metrics?.kvTokensMax;
+    if (told !== undefined && told > 0) this.#kvTokensTold = told;
+  }
+
+  /** Changes the state; one that becomes ready anew is ready since `nowMs`. */
+  setState(state: EndpointState, nowMs: number): void {
+    if (state === 'ready' && this.state !== 'ready') this.readySinceMs = nowMs;
+    this.state = state;
   }
 
   /** While the other routers cannot be asked, this router keeps to its share of the limit; see `shareCap`. */
@@ -75,22 +128,37 @@ export class FleetEndpoint implements EndpointSnapshot {
   }
 
   get promptTokens(): number {
-    return this.own.promptTokens + this.foreign.promptTokens + this.#guessedPromptTokens();
+    const { routers, promptTokens } = this.#guessed;
+    return this.own.promptTokens + this.foreign.promptTokens + routers * this.added.promptTokens - promptTokens;
   }
 
-  get promptTokensWaiting(): number {
-    return this.own.promptTokensWaiting + this.foreign.promptTokensWaiting + this.#guessedPromptTokens();
+  get requestsWaiting(): number {
+    const { routers, requests } = this.#guessed;
+    return this.own.requestsWaiting + this.foreign.requestsWaiting + routers * this.added.requests - requests;
+  }
+
+  get uncachedTokensWaiting(): number {
+    const { routers, uncachedTokens } = this.#guessed;
+    return this.own.uncachedTokensWaiting + this.foreign.uncachedTokensWaiting + routers * this.added.uncachedTokens - uncachedTokens;
+  }
+
+  get latency(): LatencySnapshot | undefined {
+    return this.times.latest;
+  }
+
+  get headTokens(): number {
+    return this.line.headTokens;
+  }
+
+  get headSinceMs(): number {
+    return this.line.headSinceMs;
   }
 
   /** Begins (1) or ends (−1) the guess for one router that last told when our additions stood at `addedThen`. */
-  guessFor(sign: 1 | -1, addedThen: { readonly requests: number; readonly promptTokens: number }): void {
+  guessFor(sign: 1 | -1, addedThen: Readonly<Added>): void {
     this.#guessed.routers += sign;
     this.#guessed.requests += sign * addedThen.requests;
     this.#guessed.promptTokens += sign * addedThen.promptTokens;
-  }
-
-  #guessedPromptTokens(): number {
-    const { routers, promptTokens } = this.#guessed;
-    return routers * this.added.promptTokens - promptTokens;
+    this.#guessed.uncachedTokens += sign * addedThen.uncachedTokens;
   }
 }

@@ -1,4 +1,5 @@
 import type { PoolSnapshot } from '../core/fleet-snapshot.ts';
+import { CacheView } from './cache-view.ts';
 import { type EndpointDefinition, FleetEndpoint } from './endpoint.ts';
 import { ForeignLoad } from './foreign-load.ts';
 
@@ -13,6 +14,8 @@ export class FleetPool implements PoolSnapshot {
   readonly name: string;
   /** What other routers told. */
   readonly foreign: ForeignLoad;
+  /** What the endpoints are believed to have cached. */
+  readonly cache: CacheView;
   readonly endpoints: readonly FleetEndpoint[];
   readonly #byAddress: ReadonlyMap<string, FleetEndpoint>;
   /** Requests sent here by this router so far. */
@@ -25,6 +28,7 @@ export class FleetPool implements PoolSnapshot {
     endpoints.sort((a, b) => (a.address < b.address ? -1 : 1));
     this.endpoints = endpoints;
     this.foreign = new ForeignLoad(this);
+    this.cache = new CacheView(endpoints.length, (address) => this.endpoint(address)?.kvTokensMax);
     this.#byAddress = new Map(endpoints.map((endpoint) => [endpoint.address, endpoint]));
   }
 
@@ -46,6 +50,8 @@ export class FleetPool implements PoolSnapshot {
 /** The fleet in this router's memory. */
 export class FleetView {
   readonly pools: ReadonlyMap<string, FleetPool>;
+  /** Routers that share this fleet, this one included, when last anything was heard. */
+  routers = 1;
 
   constructor(definitions: readonly PoolDefinition[]) {
     this.pools = new Map(definitions.map((definition) => [definition.name, new FleetPool(definition)]));

@@ -11,26 +11,34 @@ function newPool(): FleetPool {
   return new FleetPool({ name: 'chat', endpoints: [one, two].map((address) => ({ address, weight: 1, labels: {}, requestsMax: undefined })) });
 }
 
-const load = (requests: number, promptTokens = 100 * requests, promptTokensWaiting = promptTokens): Load => ({ requests, promptTokens, promptTokensWaiting });
-const sees = ({ requests, promptTokens, promptTokensWaiting }: FleetEndpoint): number[] => [requests, promptTokens, promptTokensWaiting];
+/** All of the requests wait, unless told otherwise. */
+const load = (requests: number, promptTokens = 100 * requests, uncachedTokensWaiting = promptTokens, requestsWaiting = requests): Load => ({
+  requests,
+  promptTokens,
+  requestsWaiting,
+  uncachedTokensWaiting,
+});
+/** `[requests, prompt tokens, requests waiting, uncached tokens waiting]`. */
+const sees = ({ requests, promptTokens, requestsWaiting, uncachedTokensWaiting }: FleetEndpoint): number[] => [requests, promptTokens, requestsWaiting, uncachedTokensWaiting];
 
 /** A request of our own that was sent and is over: it leaves no load, but others are believed to have sent as much. */
-function sent(endpoint: FleetEndpoint, promptTokens = 100): void {
+function sent(endpoint: FleetEndpoint, promptTokens = 100, uncachedTokens = promptTokens): void {
   endpoint.added.requests += 1;
   endpoint.added.promptTokens += promptTokens;
+  endpoint.added.uncachedTokens += uncachedTokens;
 }
 
 describe('ForeignLoad, routers that push', () => {
   it('a snapshot replaces what its router told before, and nothing of others', () => {
     const pool = newPool();
     const [first, second] = [pool.endpoint(one)!, pool.endpoint(two)!];
-    pool.foreign.applySnapshot('a', new Map([[one, load(3)], [two, load(1)]]), true);
-    pool.foreign.applySnapshot('b', new Map([[one, load(2, 50, 20)]]), true);
-    expect(sees(first)).toEqual([5, 350, 320]);
-    expect(sees(second)).toEqual([1, 100, 100]);
-    pool.foreign.applySnapshot('a', new Map([[one, load(1)]]), true);
-    expect(sees(first)).toEqual([3, 150, 120]);
-    expect(sees(second)).toEqual([0, 0, 0]);
+    pool.foreign.applySnapshot('a', new Map([[one, load(3)], [two, load(1)]]), true, 0);
+    pool.foreign.applySnapshot('b', new Map([[one, load(2, 50, 20, 1)]]), true, 0);
+    expect(sees(first)).toEqual([5, 350, 4, 320]);
+    expect(sees(second)).toEqual([1, 100, 1, 100]);
+    pool.foreign.applySnapshot('a', new Map([[one, load(1)]]), true, 0);
+    expect(sees(first)).toEqual([3, 150, 2, 120]);
+    expect(sees(second)).toEqual([0, 0, 0, 0]);
     expect(pool.foreign.requestsOf('a')).toBe(1);
     expect(pool.foreign.requestsOf('b')).toBe(2);
     expect(pool.foreign.requestsOf('nobody')).toBe(0);
@@ -39,30 +47,30 @@ describe('ForeignLoad, routers that push', () => {
   it('events add to it until the next one', () => {
     const pool = newPool();
     const endpoint = pool.endpoint(one)!;
-    pool.foreign.applyEvent('a', one, load(1, 70));
-    pool.foreign.applyEvent('a', one, { requests: 0, promptTokens: 0, promptTokensWaiting: -70 });
-    expect(sees(endpoint)).toEqual([1, 70, 0]);
-    pool.foreign.applySnapshot('a', new Map([[one, load(2, 140, 0)]]), true);
-    pool.foreign.applyEvent('a', one, { requests: -1, promptTokens: -70, promptTokensWaiting: 0 });
-    expect(sees(endpoint)).toEqual([1, 70, 0]);
+    pool.foreign.applyChange('a', one, load(1, 70));
+    pool.foreign.applyChange('a', one, { ...load(0), requestsWaiting: -1, uncachedTokensWaiting: -70 });
+    expect(sees(endpoint)).toEqual([1, 70, 0, 0]);
+    pool.foreign.applySnapshot('a', new Map([[one, load(2, 140, 0, 0)]]), true, 0);
+    pool.foreign.applyChange('a', one, { ...load(0), requests: -1, promptTokens: -70 });
+    expect(sees(endpoint)).toEqual([1, 70, 0, 0]);
   });
 
   it('an end whose beginning was lost takes nothing away from others', () => {
     const pool = newPool();
-    pool.foreign.applySnapshot('b', new Map([[one, load(2)]]), true);
-    pool.foreign.applyEvent('a', one, { requests: -1, promptTokens: -500, promptTokensWaiting: -500 });
-    expect(sees(pool.endpoint(one)!)).toEqual([2, 200, 200]);
+    pool.foreign.applySnapshot('b', new Map([[one, load(2)]]), true, 0);
+    pool.foreign.applyChange('a', one, load(-1, -500));
+    expect(sees(pool.endpoint(one)!)).toEqual([2, 200, 2, 200]);
     expect(pool.foreign.requestsOf('a')).toBe(0);
   });
 
   it('a router that is forgotten takes its own load along, and only that', () => {
     const pool = newPool();
-    pool.foreign.applySnapshot('a', new Map([[one, load(3)], [two, load(1)]]), true);
-    pool.foreign.applySnapshot('b', new Map([[one, load(2)]]), true);
+    pool.foreign.applySnapshot('a', new Map([[one, load(3)], [two, load(1)]]), true, 0);
+    pool.foreign.applySnapshot('b', new Map([[one, load(2)]]), true, 0);
     pool.endpoint(one)!.own.requests += 4;
-    pool.foreign.forget('a');
-    pool.foreign.forget('a');
-    pool.foreign.forget('nobody');
+    pool.foreign.forget('a', 0);
+    pool.foreign.forget('a', 0);
+    pool.foreign.forget('nobody', 0);
     expect(pool.endpoint(one)!.requests).toBe(6);
     expect(pool.endpoint(two)!.requests).toBe(0);
     expect(pool.foreign.requestsOf('a')).toBe(0);
@@ -71,22 +79,22 @@ describe('ForeignLoad, routers that push', () => {
   it('endpoints that are not configured here do not exist, names of the prototype included', () => {
     const pool = newPool();
     for (const address of [unknown, '__proto__', 'constructor', '']) {
-      pool.foreign.applySnapshot('a', new Map([[address, load(3)]]), true);
-      pool.foreign.applyEvent('a', address, load(1));
+      pool.foreign.applySnapshot('a', new Map([[address, load(3)]]), true, 0);
+      pool.foreign.applyChange('a', address, load(1));
     }
     expect(pool.foreign.requestsOf('a')).toBe(0);
-    expect(pool.endpoints.map(sees)).toEqual([[0, 0, 0], [0, 0, 0]]);
+    expect(pool.endpoints.map(sees)).toEqual([[0, 0, 0, 0], [0, 0, 0, 0]]);
   });
 
   it('what a flood of the highest numbers left behind is gone with its router, to the last token', () => {
     const pool = newPool();
     const endpoint = pool.endpoint(one)!;
-    pool.foreign.applySnapshot('b', new Map([[one, load(7, 77, 7)]]), true);
+    pool.foreign.applySnapshot('b', new Map([[one, load(7, 77, 7, 3)]]), true, 0);
     // 2⁵³ is passed after nine million events of the highest number a message may hold: here in fewer.
-    for (let i = 0; i < 20; i += 1) pool.foreign.applyEvent('a', one, load(1e15 + 1, 1e15 + 1, 1e15 + 1));
-    pool.foreign.applyEvent('a', one, load(-3, -3, -3));
-    pool.foreign.forget('a');
-    expect(sees(endpoint)).toEqual([7, 77, 7]);
+    for (let i = 0; i < 20; i += 1) pool.foreign.applyChange('a', one, load(1e15 + 1, 1e15 + 1, 1e15 + 1));
+    pool.foreign.applyChange('a', one, load(-3, -3, -3));
+    pool.foreign.forget('a', 0);
+    expect(sees(endpoint)).toEqual([7, 77, 3, 7]);
   });
 });
 
@@ -95,37 +103,37 @@ describe('ForeignLoad, routers that only send snapshots', () => {
     const pool = newPool();
     const endpoint = pool.endpoint(one)!;
     sent(endpoint);
-    pool.foreign.applySnapshot('a', new Map([[one, load(3)]]), false);
-    pool.foreign.applySnapshot('b', new Map(), false);
+    pool.foreign.applySnapshot('a', new Map([[one, load(3)]]), false, 0);
+    pool.foreign.applySnapshot('b', new Map(), false, 0);
     expect(endpoint.requests).toBe(3);
-    sent(endpoint, 40);
-    expect(sees(endpoint)).toEqual([5, 380, 380]);
-    pool.foreign.applySnapshot('a', new Map([[one, load(4)]]), false);
-    expect(sees(endpoint)).toEqual([5, 440, 440]);
-    pool.foreign.forget('b');
-    expect(sees(endpoint)).toEqual([4, 400, 400]);
+    sent(endpoint, 40, 15);
+    expect(sees(endpoint)).toEqual([5, 380, 5, 330]);
+    pool.foreign.applySnapshot('a', new Map([[one, load(4)]]), false, 0);
+    expect(sees(endpoint)).toEqual([5, 440, 5, 415]);
+    pool.foreign.forget('b', 0);
+    expect(sees(endpoint)).toEqual([4, 400, 4, 400]);
   });
 
   it('one that takes up pushing is not guessed for any more, one that gives it up is', () => {
     const pool = newPool();
     const endpoint = pool.endpoint(one)!;
-    pool.foreign.applySnapshot('a', new Map([[one, load(1)]]), false);
+    pool.foreign.applySnapshot('a', new Map([[one, load(1)]]), false, 0);
     sent(endpoint);
-    pool.foreign.applySnapshot('a', new Map([[one, load(1)]]), true);
+    pool.foreign.applySnapshot('a', new Map([[one, load(1)]]), true, 0);
     sent(endpoint);
     expect(endpoint.requests).toBe(1);
-    pool.foreign.applySnapshot('a', new Map([[one, load(1)]]), false);
+    pool.foreign.applySnapshot('a', new Map([[one, load(1)]]), false, 0);
     expect(endpoint.requests).toBe(1);
     sent(endpoint);
     expect(endpoint.requests).toBe(2);
-    pool.foreign.forget('a');
+    pool.foreign.forget('a', 0);
     expect(endpoint.requests).toBe(0);
   });
 
   it('while none of them can be heard, only the latest moment is guessed for, not all since then', () => {
     const pool = newPool();
     const endpoint = pool.endpoint(one)!;
-    pool.foreign.applySnapshot('a', new Map([[one, load(3)]]), false);
+    pool.foreign.applySnapshot('a', new Map([[one, load(3)]]), false, 0);
     for (let second = 0; second < 30; second += 1) {
       for (let i = 0; i < 1_000; i += 1) sent(endpoint);
       pool.foreign.hold();
@@ -133,8 +141,8 @@ describe('ForeignLoad, routers that only send snapshots', () => {
     expect(endpoint.requests).toBe(3);
     sent(endpoint);
     expect(endpoint.requests).toBe(4);
-    pool.foreign.forget('a');
-    expect(sees(endpoint)).toEqual([0, 0, 0]);
+    pool.foreign.forget('a', 0);
+    expect(sees(endpoint)).toEqual([0, 0, 0, 0]);
   });
 });
 
@@ -143,11 +151,11 @@ describe('ForeignLoad, whatever comes in whatever order', () => {
   const address = fc.constantFrom(one, two, unknown);
   const count = fc.oneof({ weight: 5, arbitrary: fc.nat({ max: 50 }) }, { weight: 1, arbitrary: fc.constantFrom(1e9, 1e9 - 1) });
   const change = fc.oneof(count, count.map((n) => -n));
-  const told = (of: fc.Arbitrary<number>): fc.Arbitrary<Load> => fc.record({ requests: of, promptTokens: of, promptTokensWaiting: of });
+  const told = (of: fc.Arbitrary<number>): fc.Arbitrary<Load> => fc.record({ requests: of, promptTokens: of, requestsWaiting: of, uncachedTokensWaiting: of });
   const step = fc.oneof(
     fc.record({ kind: fc.constant('snapshot' as const), router, loads: fc.array(fc.tuple(address, told(count)), { maxLength: 3 }), pushes: fc.boolean() }),
-    fc.record({ kind: fc.constant('event' as const), router, address, change: told(change) }),
-    fc.record({ kind: fc.constant('sent' as const), address, promptTokens: count }),
+    fc.record({ kind: fc.constant('change' as const), router, address, change: told(change) }),
+    fc.record({ kind: fc.constant('sent' as const), address, promptTokens: count, uncachedTokens: count }),
     fc.record({ kind: fc.constant('forget' as const), router }),
     fc.record({ kind: fc.constant('hold' as const) }),
   );
@@ -156,24 +164,25 @@ describe('ForeignLoad, whatever comes in whatever order', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
         const pool = newPool();
-        for (const endpoint of pool.endpoints) Object.assign(endpoint.own, load(2, 30, 10));
+        for (const endpoint of pool.endpoints) Object.assign(endpoint.own, load(2, 30, 10, 1));
         for (const it of steps) {
-          if (it.kind === 'snapshot') pool.foreign.applySnapshot(it.router, new Map(it.loads), it.pushes);
-          else if (it.kind === 'event') pool.foreign.applyEvent(it.router, it.address, it.change);
-          else if (it.kind === 'forget') pool.foreign.forget(it.router);
+          if (it.kind === 'snapshot') pool.foreign.applySnapshot(it.router, new Map(it.loads), it.pushes, 0);
+          else if (it.kind === 'change') pool.foreign.applyChange(it.router, it.address, it.change);
+          else if (it.kind === 'forget') pool.foreign.forget(it.router, 0);
           else if (it.kind === 'hold') pool.foreign.hold();
-          else if (pool.endpoint(it.address) !== undefined) sent(pool.endpoint(it.address)!, it.promptTokens);
+          else if (pool.endpoint(it.address) !== undefined) sent(pool.endpoint(it.address)!, it.promptTokens, it.uncachedTokens);
           for (const endpoint of pool.endpoints) {
-            expect(Math.min(endpoint.requests - 2, endpoint.promptTokens - 30, endpoint.promptTokensWaiting - 10)).toBeGreaterThanOrEqual(0);
+            const { requests, promptTokens, requestsWaiting, uncachedTokensWaiting } = endpoint;
+            expect(Math.min(requests - 2, promptTokens - 30, requestsWaiting - 1, uncachedTokensWaiting - 10)).toBeGreaterThanOrEqual(0);
             expect(Math.min(...Object.values(endpoint.foreign))).toBeGreaterThanOrEqual(0);
           }
           const told = ['a', 'b', 'c'].reduce((sum, name) => sum + pool.foreign.requestsOf(name), 0);
           expect(told).toBe(pool.endpoints.reduce((sum, { foreign }) => sum + foreign.requests, 0));
         }
-        for (const name of ['a', 'b', 'c']) pool.foreign.forget(name);
+        for (const name of ['a', 'b', 'c']) pool.foreign.forget(name, 0);
         for (const endpoint of pool.endpoints) {
           expect(endpoint.foreign).toEqual(load(0));
-          expect(sees(endpoint)).toEqual([2, 30, 10]);
+          expect(sees(endpoint)).toEqual([2, 30, 1, 10]);
         }
       }),
       { numRuns: 500 },
@@ -185,15 +194,15 @@ describe('ForeignLoad, whatever comes in whatever order', () => {
       fc.property(fc.array(step, { maxLength: 40 }), fc.array(told(fc.nat({ max: 50 })), { minLength: 3, maxLength: 3 }), fc.boolean(), (steps, last, pushes) => {
         const pool = newPool();
         for (const it of steps) {
-          if (it.kind === 'snapshot') pool.foreign.applySnapshot(it.router, new Map(it.loads), it.pushes);
-          else if (it.kind === 'event') pool.foreign.applyEvent(it.router, it.address, it.change);
-          else if (it.kind === 'forget') pool.foreign.forget(it.router);
-          else if (it.kind === 'sent' && pool.endpoint(it.address) !== undefined) sent(pool.endpoint(it.address)!, it.promptTokens);
+          if (it.kind === 'snapshot') pool.foreign.applySnapshot(it.router, new Map(it.loads), it.pushes, 0);
+          else if (it.kind === 'change') pool.foreign.applyChange(it.router, it.address, it.change);
+          else if (it.kind === 'forget') pool.foreign.forget(it.router, 0);
+          else if (it.kind === 'sent' && pool.endpoint(it.address) !== undefined) sent(pool.endpoint(it.address)!, it.promptTokens, it.uncachedTokens);
         }
-        ['a', 'b', 'c'].forEach((name, i) => pool.foreign.applySnapshot(name, new Map([[one, last[i]!]]), pushes));
+        ['a', 'b', 'c'].forEach((name, i) => pool.foreign.applySnapshot(name, new Map([[one, last[i]!]]), pushes, 0));
         const sum = (of: keyof Load): number => last.reduce((so, told) => so + told[of], 0);
-        expect(sees(pool.endpoint(one)!)).toEqual([sum('requests'), sum('promptTokens'), sum('promptTokensWaiting')]);
-        expect(sees(pool.endpoint(two)!)).toEqual([0, 0, 0]);
+        expect(sees(pool.endpoint(one)!)).toEqual([sum('requests'), sum('promptTokens'), sum('requestsWaiting'), sum('uncachedTokensWaiting')]);
+        expect(sees(pool.endpoint(two)!)).toEqual([0, 0, 0, 0]);
       }),
       { numRuns: 300 },
     );

@@ -1,4 +1,4 @@
-import type { FleetEndpoint, Load } from './endpoint.ts';
+import { type Added, type FleetEndpoint, type Load, noLoad } from './endpoint.ts';
 
 /** A pool's endpoints, as far as load is told of them. */
 export interface EndpointIndex {
@@ -8,16 +8,10 @@ export interface EndpointIndex {
 
 type MutableLoad = { -readonly [K in keyof Load]: Load[K] };
 
-/** Own requests added to an endpoint since the process started; only differences mean anything. */
-interface Added {
-  readonly requests: number;
-  readonly promptTokens: number;
-}
-
 /** What one other router said of one endpoint, and how far our own additions had come when it last said it. */
 interface Told {
   readonly load: MutableLoad;
-  addedThen: Added;
+  addedThen: Readonly<Added>;
 }
 
 /**
@@ -36,7 +30,7 @@ export class ForeignLoad {
   }
 
   /** Replaces all that a router told. Endpoints it leaves out carry nothing of its; endpoints unknown here are ignored. */
-  applySnapshot(router: string, loads: ReadonlyMap<string, Load>, pushes: boolean): void {
+  applySnapshot(router: string, loads: ReadonlyMap<string, Load>, pushes: boolean, nowMs: number): void {
     const known = this.#router(router);
     if (known.pushes !== pushes) this.#guess(known.told, pushes ? -1 : 1);
     known.pushes = pushes;
@@ -45,12 +39,14 @@ export class ForeignLoad {
       const told = known.told.get(address);
       // Nothing was and nothing is; a router that does not push still marks the time for the guess.
       if (load === undefined && told === undefined && pushes) continue;
-      this.#replace(known.told, address, load ?? nothing, pushes);
+      this.#replace(known.told, address, load ?? noLoad, pushes);
+      const { requestsWaiting, uncachedTokensWaiting } = load ?? noLoad;
+      this.#pool.endpoint(address)?.line.settle(router, { requests: requestsWaiting, tokens: uncachedTokensWaiting }, nowMs);
     }
   }
 
-  /** Takes one event of a router into what it told; its load never falls below nothing, whatever was lost on the way. */
-  applyEvent(router: string, address: string, change: Load): void {
+  /** Takes one change into what a router told; its load never falls below nothing, whatever was lost on the way. */
+  applyChange(router: string, address: string, change: Load): void {
     const endpoint = this.#pool.endpoint(address);
     if (endpoint === undefined) return;
     const known = this.#router(router);
@@ -59,18 +55,22 @@ export class ForeignLoad {
     const before = { ...told.load };
     told.load.requests = bounded(before.requests + change.requests);
     told.load.promptTokens = bounded(before.promptTokens + change.promptTokens);
-    told.load.promptTokensWaiting = bounded(before.promptTokensWaiting + change.promptTokensWaiting);
+    told.load.requestsWaiting = bounded(before.requestsWaiting + change.requestsWaiting);
+    // What a lost event left behind does not wait for ever: where nobody waits, nothing does.
+    told.load.uncachedTokensWaiting = told.load.requestsWaiting === 0 ? 0 : bounded(before.uncachedTokensWaiting + change.uncachedTokensWaiting);
     addTo(endpoint.foreign, told.load, before);
   }
 
   /** A router is gone, and all that it told with it. */
-  forget(router: string): void {
+  forget(router: string, nowMs: number): void {
     const known = this.#routers.get(router);
     if (known === undefined) return;
     if (!known.pushes) this.#guess(known.told, -1);
     for (const [address, { load }] of known.told) {
       const endpoint = this.#pool.endpoint(address);
-      if (endpoint !== undefined) addTo(endpoint.foreign, nothing, load);
+      if (endpoint === undefined) continue;
+      addTo(endpoint.foreign, noLoad, load);
+      endpoint.line.settle(router, { requests: 0, tokens: 0 }, nowMs);
     }
     this.#routers.delete(router);
   }
@@ -107,7 +107,7 @@ export class ForeignLoad {
   #begin(told: Map<string, Told>, address: string, pushes: boolean): Told | undefined {
     const endpoint = this.#pool.endpoint(address);
     if (endpoint === undefined) return undefined;
-    const made: Told = { load: { ...nothing }, addedThen: { ...endpoint.added } };
+    const made: Told = { load: { ...noLoad }, addedThen: { ...endpoint.added } };
     told.set(address, made);
     if (!pushes) endpoint.guessFor(1, made.addedThen);
     return made;
@@ -137,10 +137,9 @@ function bounded(load: number): number {
   return Math.min(Math.max(0, load), loadMax);
 }
 
-const nothing: Load = { requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
-
 function addTo(sum: MutableLoad, now: Load, before: Load): void {
   sum.requests += now.requests - before.requests;
   sum.promptTokens += now.promptTokens - before.promptTokens;
-  sum.promptTokensWaiting += now.promptTokensWaiting - before.promptTokensWaiting;
+  sum.requestsWaiting += now.requestsWaiting - before.requestsWaiting;
+  sum.uncachedTokensWaiting += now.uncachedTokensWaiting - before.uncachedTokensWaiting;
 }

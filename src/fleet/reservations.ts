@@ -11,6 +11,8 @@ export interface Reservation {
   readonly endpoint: FleetEndpoint;
   /** What the request counts for until it ends. */
   readonly promptTokens: number;
+  /** Of them, those not believed to be cached: what it adds to the wait for a first token. */
+  readonly uncachedTokens: number;
   readonly startedMs: number;
   readonly phase: ReservationPhase;
 }
@@ -19,6 +21,15 @@ type MutableReservation = { -readonly [K in keyof Reservation]: Reservation[K] }
   /** Held, but not counted for the moment. */
   aside: boolean;
 };
+
+/** What a request's prompt counts for. */
+export interface PromptSize {
+  readonly promptTokens: number;
+  readonly uncachedTokens: number;
+}
+
+/** This router's own name in an endpoint's line; no other router can have it. */
+const self = '';
 
 /**
  * The requests this router has in flight, each under its lease. A reservation is counted once and released once, whoever
@@ -37,70 +48,81 @@ export class Reservations {
   }
 
   /** Takes a held request out of the counts until it is reserved again or released: its own load must not count against it. */
-  setAside(lease: string): Reservation | undefined {
+  setAside(lease: string, nowMs: number): Reservation | undefined {
     const held = this.#byLease.get(lease);
     if (held === undefined || held.aside) return held;
-    this.#uncount(held);
+    this.#uncount(held, nowMs);
     held.aside = true;
     return held;
   }
 
   /** Counts a request on an endpoint. A lease already held moves there instead, keeping its start and its place. */
-  reserve(lease: string, pool: FleetPool, endpoint: FleetEndpoint, promptTokens: number, nowMs: number): Reservation {
+  reserve(lease: string, pool: FleetPool, endpoint: FleetEndpoint, { promptTokens, uncachedTokens }: PromptSize, nowMs: number): Reservation {
     const held = this.#byLease.get(lease);
     if (held !== undefined) {
-      if (!held.aside) this.#uncount(held);
+      if (!held.aside) this.#uncount(held, nowMs);
       held.aside = false;
       held.pool = pool;
       held.endpoint = endpoint;
       held.promptTokens = promptTokens;
-      this.#count(held);
+      held.uncachedTokens = uncachedTokens;
+      this.#count(held, nowMs);
       return held;
     }
-    const made: MutableReservation = { lease, pool, endpoint, promptTokens, startedMs: nowMs, phase: 'waiting', aside: false };
+    const made: MutableReservation = { lease, pool, endpoint, promptTokens, uncachedTokens, startedMs: nowMs, phase: 'waiting', aside: false };
     this.#byLease.set(lease, made);
-    this.#count(made);
+    this.#count(made, nowMs);
     return made;
   }
 
   /** The first token came: the prompt no longer waits. Returns the reservation if this was news. */
-  firstToken(lease: string): Reservation | undefined {
+  firstToken(lease: string, nowMs: number): Reservation | undefined {
     const held = this.#byLease.get(lease);
     if (held?.phase !== 'waiting') return undefined;
-    if (!held.aside) held.endpoint.own.promptTokensWaiting -= held.promptTokens;
+    if (!held.aside) this.#leaveLine(held, nowMs, true);
     held.phase = 'decoding';
     return held;
   }
 
   /** The request is over. Returns the reservation the first time, undefined ever after. */
-  release(lease: string): Reservation | undefined {
+  release(lease: string, nowMs: number): Reservation | undefined {
     const held = this.#byLease.get(lease);
     if (held === undefined) return undefined;
     this.#byLease.delete(lease);
-    if (!held.aside) this.#uncount(held);
+    if (!held.aside) this.#uncount(held, nowMs);
     return held;
   }
 
   /** Releases what started at or before `startedMsMax` and returns it. */
-  expire(startedMsMax: number): Reservation[] {
+  expire(startedMsMax: number, nowMs: number): Reservation[] {
     const expired: Reservation[] = [];
     for (const held of this.#byLease.values()) {
       if (held.startedMs > startedMsMax) break;
       expired.push(held);
     }
-    for (const { lease } of expired) this.release(lease);
+    for (const { lease } of expired) this.release(lease, nowMs);
     return expired;
   }
 
-  #count({ endpoint, promptTokens, phase }: MutableReservation): void {
+  #count({ endpoint, promptTokens, uncachedTokens, phase }: MutableReservation, nowMs: number): void {
     endpoint.own.requests += 1;
     endpoint.own.promptTokens += promptTokens;
-    if (phase === 'waiting') endpoint.own.promptTokensWaiting += promptTokens;
+    if (phase !== 'waiting') return;
+    endpoint.own.requestsWaiting += 1;
+    endpoint.own.uncachedTokensWaiting += uncachedTokens;
+    endpoint.line.join(self, uncachedTokens, nowMs);
   }
 
-  #uncount({ endpoint, promptTokens, phase }: MutableReservation): void {
-    endpoint.own.requests -= 1;
-    endpoint.own.promptTokens -= promptTokens;
-    if (phase === 'waiting') endpoint.own.promptTokensWaiting -= promptTokens;
+  #uncount(held: MutableReservation, nowMs: number): void {
+    const { own } = held.endpoint;
+    own.requests -= 1;
+    own.promptTokens -= held.promptTokens;
+    if (held.phase === 'waiting') this.#leaveLine(held, nowMs, false);
+  }
+
+  #leaveLine({ endpoint, uncachedTokens }: MutableReservation, nowMs: number, served: boolean): void {
+    endpoint.own.requestsWaiting -= 1;
+    endpoint.own.uncachedTokensWaiting -= uncachedTokens;
+    endpoint.line.leave(self, uncachedTokens, nowMs, served);
   }
 }

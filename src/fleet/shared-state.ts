@@ -1,16 +1,36 @@
-import type { EndpointState } from '../core/fleet-snapshot.ts';
+import type { EndpointState, EngineMetrics } from '../core/fleet-snapshot.ts';
 import type { FleetView } from './fleet-view.ts';
-import type { CapShare, Load } from './endpoint.ts';
+import type { CachedPrompt } from './cache-view.ts';
+import { type CapShare, type Load, noLoad } from './endpoint.ts';
 import type { Placements } from './placements.ts';
 
 /** Something that happened on one endpoint and that other routers should hear of. */
 export type LoadEvent =
   /** A request was sent. `placement`: its session's key, where the session went elsewhere than to its home, or came back. */
-  | { readonly kind: 'dispatch'; readonly pool: string; readonly address: string; readonly promptTokens: number; readonly placement: Placement | undefined }
+  | {
+      readonly kind: 'dispatch';
+      readonly pool: string;
+      readonly address: string;
+      readonly promptTokens: number;
+      readonly uncachedTokens: number;
+      readonly placement: Placement | undefined;
+      /** What the endpoint's cache holds from now on; undefined where the pool's policy does not reckon with caches. */
+      readonly cached: CacheTrail | undefined;
+    }
   /** Its first token came: the prompt waits no longer. */
-  | { readonly kind: 'first-token'; readonly pool: string; readonly address: string; readonly promptTokens: number }
+  | { readonly kind: 'first-token'; readonly pool: string; readonly address: string; readonly uncachedTokens: number }
   /** It is over. `waiting`: no first token had come. */
-  | { readonly kind: 'done'; readonly pool: string; readonly address: string; readonly promptTokens: number; readonly waiting: boolean };
+  | {
+      readonly kind: 'done';
+      readonly pool: string;
+      readonly address: string;
+      readonly promptTokens: number;
+      readonly uncachedTokens: number;
+      readonly waiting: boolean;
+    };
+
+/** By what a request's prompt is known to a cache: its session's keyed hash, and its blocks where the body was read. */
+export type CacheTrail = Omit<CachedPrompt, 'promptTokens'>;
 
 /** A session by its keyed hash, and whether it now lives away from its home. */
 export interface Placement {
@@ -28,6 +48,8 @@ export type PoolLoad = ReadonlyMap<string, Load>;
 export class SharedState {
   readonly #fleet: FleetView;
   readonly #placements: Placements;
+  /** By pool whose model servers' metrics are read once for all routers: endpoints that this router read since it last told. */
+  readonly #metricsRead = new Map<string, Set<string>>();
 
   constructor(fleet: FleetView, placements: Placements) {
     this.#fleet = fleet;
@@ -47,28 +69,63 @@ export class SharedState {
     return loads;
   }
 
-  applySnapshot(router: string, pool: string, loads: PoolLoad, pushes: boolean): void {
-    this.#fleet.pool(pool)?.foreign.applySnapshot(router, loads, pushes);
+  /** From now on, what one router reads of a pool's model servers goes to all. */
+  shareMetrics(pool: string): void {
+    if (this.#fleet.pool(pool) !== undefined) this.#metricsRead.set(pool, new Set());
   }
 
-  applyEvent(router: string, event: LoadEvent): void {
+  /** This router read an endpoint's metrics. */
+  noteMetrics(pool: string, address: string): void {
+    this.#metricsRead.get(pool)?.add(address);
+  }
+
+  /** What this router read of a pool's model servers since it was last asked. */
+  takeMetrics(pool: string): ReadonlyMap<string, EngineMetrics> {
+    const read = new Map<string, EngineMetrics>();
+    const noted = this.#metricsRead.get(pool);
+    for (const address of noted ?? []) {
+      const metrics = this.#fleet.pool(pool)?.endpoint(address)?.metrics;
+      if (metrics !== undefined) read.set(address, metrics);
+    }
+    noted?.clear();
+    return read;
+  }
+
+  /** Another router read an endpoint's metrics. Whoever has the pool's metrics read takes them away when they are stale. */
+  applyMetrics(pool: string, address: string, metrics: EngineMetrics): void {
+    const endpoint = this.#metricsRead.has(pool) ? this.#fleet.pool(pool)?.endpoint(address) : undefined;
+    if (endpoint !== undefined && (endpoint.metrics?.scrapedMs ?? -Infinity) < metrics.scrapedMs) endpoint.metrics = metrics;
+  }
+
+  applySnapshot(router: string, pool: string, loads: PoolLoad, pushes: boolean, nowMs: number): void {
+    this.#fleet.pool(pool)?.foreign.applySnapshot(router, loads, pushes, nowMs);
+  }
+
+  applyEvent(router: string, event: LoadEvent, nowMs: number): void {
     const pool = this.#fleet.pool(event.pool);
-    if (pool?.endpoint(event.address) === undefined) return;
-    const { promptTokens } = event;
+    const endpoint = pool?.endpoint(event.address);
+    if (pool === undefined || endpoint === undefined) return;
+    const { uncachedTokens } = event;
     switch (event.kind) {
-      case 'dispatch':
-        pool.foreign.applyEvent(router, event.address, { requests: 1, promptTokens, promptTokensWaiting: promptTokens });
-        if (event.placement !== undefined) this.applyPlacement(event.pool, event.address, event.placement);
+      case 'dispatch': {
+        const { promptTokens, placement, cached } = event;
+        const change = { requests: 1, promptTokens, requestsWaiting: 1, uncachedTokensWaiting: uncachedTokens };
+        pool.foreign.applyChange(router, event.address, change);
+        endpoint.line.join(router, uncachedTokens, nowMs);
+        if (placement !== undefined) this.applyPlacement(event.pool, event.address, placement);
+        if (cached !== undefined) pool.cache.note(event.address, { ...cached, promptTokens });
         return;
+      }
       case 'first-token':
-        pool.foreign.applyEvent(router, event.address, { requests: 0, promptTokens: 0, promptTokensWaiting: -promptTokens });
+        pool.foreign.applyChange(router, event.address, { ...noLoad, requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens });
+        endpoint.line.leave(router, uncachedTokens, nowMs, true);
         return;
-      case 'done':
-        pool.foreign.applyEvent(router, event.address, {
-          requests: -1,
-          promptTokens: -promptTokens,
-          promptTokensWaiting: event.waiting ? -promptTokens : 0,
-        });
+      case 'done': {
+        const { promptTokens, waiting } = event;
+        const left = waiting ? { requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens } : {};
+        pool.foreign.applyChange(router, event.address, { ...noLoad, requests: -1, promptTokens: -promptTokens, ...left });
+        if (waiting) endpoint.line.leave(router, uncachedTokens, nowMs, false);
+      }
     }
   }
 
@@ -95,6 +152,11 @@ export class SharedState {
     if (state === 'ejected' ? endpoint.state === 'ready' : endpoint.state === 'ejected') endpoint.state = state;
   }
 
+  /** So many routers share the fleet, this one included. */
+  noteRouters(routers: number): void {
+    this.#fleet.routers = routers;
+  }
+
   /** Divides all limits among routers that cannot ask one another; undefined: they can again. */
   shareCaps(share: CapShare | undefined): void {
     for (const pool of this.#fleet.pools.values()) for (const endpoint of pool.endpoints) endpoint.shareCap(share);
@@ -106,8 +168,8 @@ export class SharedState {
   }
 
   /** A router is gone: its load goes with it, its placements stay. */
-  forget(router: string): void {
-    for (const pool of this.#fleet.pools.values()) pool.foreign.forget(router);
+  forget(router: string, nowMs: number): void {
+    for (const pool of this.#fleet.pools.values()) pool.foreign.forget(router, nowMs);
   }
 
   /** Requests in flight that a router told. */

@@ -1,4 +1,7 @@
+import type { EngineMetrics } from '../core/fleet-snapshot.ts';
+import type { Load } from '../fleet/endpoint.ts';
 import type { LoadEvent, PoolLoad } from '../fleet/shared-state.ts';
+import { parseMetricsRows, type ToldMetrics, toMetricsRows } from './metrics-rows.ts';
 import type { Completion, CompletionSignal, Ending } from './ports.ts';
 
 /** What one router tells the others of one pool: its whole load, or what changed since it last spoke. */
@@ -11,6 +14,8 @@ export type PoolMessage =
       readonly loads: PoolLoad;
       /** Whether the router pushes events between snapshots. */
       readonly pushes: boolean;
+      /** What it read of model servers' metrics since its last snapshot, by address; undefined: nothing. */
+      readonly metrics?: ReadonlyMap<string, ToldMetrics>;
     }
   | { readonly kind: 'events'; readonly router: string; readonly sequence: number; readonly events: readonly LoadEvent[] };
 
@@ -28,17 +33,25 @@ const routerName = /^[\w.-]{1,80}$/;
 const keyIdName = /^[0-9a-f]{32}$/;
 const leaseName = /^[\w.-]{1,128}$/;
 
-const version = 1;
+const version = 2;
 
 /** A snapshot as text. The pool is not in it: it is the channel's. */
-export function encodeSnapshot(router: string, sequence: number, loads: PoolLoad, pushes: boolean): string {
-  const rows = [...loads].map(([address, { requests, promptTokens, promptTokensWaiting }]) => [
+export function encodeSnapshot(
+  router: string,
+  sequence: number,
+  loads: PoolLoad,
+  pushes: boolean,
+  metrics?: { readonly read: ReadonlyMap<string, EngineMetrics>; readonly nowMs: number },
+): string {
+  const rows = [...loads].map(([address, { requests, promptTokens, requestsWaiting, uncachedTokensWaiting }]) => [
     address,
     toCount(requests),
     toCount(promptTokens),
-    toCount(promptTokensWaiting),
+    toCount(requestsWaiting),
+    toCount(uncachedTokensWaiting),
   ]);
-  return JSON.stringify([version, router, sequence, 's', pushes ? 1 : 0, rows]);
+  const read = metrics === undefined || metrics.read.size === 0 ? [] : [toMetricsRows(metrics.read, metrics.nowMs)];
+  return JSON.stringify([version, router, sequence, 's', pushes ? 1 : 0, rows, ...read]);
 }
 
 /** Events as text, all of one pool; at most 20 000. */
@@ -46,18 +59,55 @@ export function encodeEvents(router: string, sequence: number, events: readonly 
   return JSON.stringify([version, router, sequence, 'e', events.map(toRow)]);
 }
 
+/** Trailing fields that say nothing are left out. */
 function toRow(event: LoadEvent): unknown[] {
-  const tokens = toCount(event.promptTokens);
+  const uncached = toCount(event.uncachedTokens);
   switch (event.kind) {
-    case 'dispatch':
-      return event.placement === undefined
-        ? ['d', event.address, tokens]
-        : ['d', event.address, tokens, event.placement.keyId, event.placement.away ? 1 : 0];
+    case 'dispatch': {
+      const { placement, cached } = event;
+      const row: unknown[] = ['d', event.address, toCount(event.promptTokens), uncached];
+      const keyId = placement?.keyId ?? cached?.keyId;
+      if (keyId === undefined && cached === undefined) return row;
+      row.push(keyId ?? 0, placement === undefined ? 0 : placement.away ? 1 : 2);
+      if (cached !== undefined) row.push(encodeBlocks(cached.prefixHashes));
+      return row;
+    }
     case 'first-token':
-      return ['f', event.address, tokens];
+      return ['f', event.address, uncached];
     case 'done':
-      return ['x', event.address, tokens, event.waiting ? 1 : 0];
+      return ['x', event.address, toCount(event.promptTokens), uncached, event.waiting ? 1 : 0];
   }
+}
+
+/** Bytes of a block's hash in a message: 53 bits. */
+const blockBytes = 7;
+/** Blocks of one prompt in a message: as many as are hashed. */
+const blocksMax = 512;
+const base64 = /^[A-Za-z0-9+/]*={0,2}$/;
+
+function encodeBlocks(blocks: readonly number[]): string {
+  const count = Math.min(blocks.length, blocksMax);
+  const bytes = Buffer.allocUnsafe(count * blockBytes);
+  for (let i = 0; i < count; i += 1) {
+    const block = blocks[i] ?? 0;
+    bytes.writeUInt32LE(block % 0x100000000, i * blockBytes);
+    bytes.writeUIntLE(Math.floor(block / 0x100000000), i * blockBytes + 4, 3);
+  }
+  return bytes.toString('base64');
+}
+
+function parseBlocks(text: unknown): number[] | undefined {
+  // Buffer skips what is not base64.
+  if (typeof text !== 'string' || text.length > (blocksMax * blockBytes * 4) / 3 + 4 || !base64.test(text)) return undefined;
+  const bytes = Buffer.from(text, 'base64');
+  if (bytes.length % blockBytes !== 0) return undefined;
+  const blocks: number[] = [];
+  for (let at = 0; at < bytes.length; at += blockBytes) {
+    const high = bytes.readUIntLE(at + 4, 3);
+    if (high > 0x1fffff) return undefined;
+    blocks.push(high * 0x100000000 + bytes.readUInt32LE(at));
+  }
+  return blocks;
 }
 
 /** A number that every reader takes: what a client can make absurd (a declared length) must not silence its router. */
@@ -72,16 +122,19 @@ export function parsePoolMessage(pool: string, text: string): PoolMessage | unde
   const [found, router, sequence, kind] = message as unknown[];
   if (found !== version || typeof router !== 'string' || !routerName.test(router) || !isSequence(sequence)) return undefined;
   if (kind === 's') {
-    const [, , , , pushes, rows] = message as unknown[];
+    const [, , , , pushes, rows, metrics] = message as unknown[];
     if (!Array.isArray(rows) || rows.length > entriesMax) return undefined;
-    const loads = new Map<string, { requests: number; promptTokens: number; promptTokensWaiting: number }>();
+    const loads = new Map<string, Load>();
     for (const row of rows as unknown[]) {
       if (!Array.isArray(row)) return undefined;
-      const [address, requests, promptTokens, promptTokensWaiting] = row as unknown[];
-      if (!isAddress(address) || !isCount(requests) || !isCount(promptTokens) || !isCount(promptTokensWaiting)) return undefined;
-      loads.set(address, { requests, promptTokens, promptTokensWaiting });
+      const [address, requests, promptTokens, requestsWaiting, uncachedTokensWaiting] = row as unknown[];
+      if (!isAddress(address) || !isCount(requests) || !isCount(promptTokens) || !isCount(requestsWaiting) || !isCount(uncachedTokensWaiting)) {
+        return undefined;
+      }
+      loads.set(address, { requests, promptTokens, requestsWaiting, uncachedTokensWaiting });
     }
-    return { kind: 'snapshot', router, sequence, loads, pushes: pushes === 1 };
+    const told = metrics === undefined ? undefined : parseMetricsRows(metrics, isAddress);
+    return { kind: 'snapshot', router, sequence, loads, pushes: pushes === 1, ...(told && { metrics: told }) };
   }
   if (kind !== 'e') return undefined;
   const rows = (message as unknown[])[4];
@@ -97,27 +150,34 @@ export function parsePoolMessage(pool: string, text: string): PoolMessage | unde
 
 function parseRow(pool: string, row: unknown): LoadEvent | undefined {
   if (!Array.isArray(row)) return undefined;
-  const [kind, address, promptTokens, more, away] = row as unknown[];
-  if (!isAddress(address) || !isCount(promptTokens)) return undefined;
-  switch (kind) {
-    case 'd': {
-      if (more === undefined) return { kind: 'dispatch', pool, address, promptTokens, placement: undefined };
-      if (!isKeyId(more)) return undefined;
-      return { kind: 'dispatch', pool, address, promptTokens, placement: { keyId: more, away: away === 1 } };
-    }
-    case 'f':
-      return { kind: 'first-token', pool, address, promptTokens };
-    case 'x':
-      return { kind: 'done', pool, address, promptTokens, waiting: more === 1 };
-    default:
-      return undefined;
-  }
+  const [kind, address, tokens, uncachedTokens, more, moved, blocks] = row as unknown[];
+  if (!isAddress(address) || !isCount(tokens)) return undefined;
+  if (kind === 'f') return { kind: 'first-token', pool, address, uncachedTokens: tokens };
+  if (!isCount(uncachedTokens)) return undefined;
+  if (kind === 'x') return { kind: 'done', pool, address, promptTokens: tokens, uncachedTokens, waiting: more === 1 };
+  if (kind !== 'd') return undefined;
+  const keyId = more === undefined || more === 0 ? undefined : more;
+  if (keyId !== undefined && !isKeyId(keyId)) return undefined;
+  const prefixHashes = blocks === undefined ? undefined : parseBlocks(blocks);
+  if (blocks !== undefined && prefixHashes === undefined) return undefined;
+  return {
+    kind: 'dispatch',
+    pool,
+    address,
+    promptTokens: tokens,
+    uncachedTokens,
+    placement: keyId !== undefined && (moved === 1 || moved === 2) ? { keyId, away: moved === 1 } : undefined,
+    cached: prefixHashes && { keyId, prefixHashes },
+  };
 }
 
 /** Completion reports as text; at most 20 000. */
 export function encodeForwarded(reports: readonly ForwardedCompletion[]): string {
   return JSON.stringify(
-    reports.map(({ lease, completion: { ending, signal, status, firstByteMs, servedBy } }) => [lease, ending, signal, status ?? null, firstByteMs ?? null, servedBy ?? null]),
+    reports.map(({ lease, completion: { ending, signal, status, firstByteMs, servedBy, answerMs, responseBytes, attempts } }) => [
+      ...[lease, ending, signal],
+      ...[status, firstByteMs, servedBy, answerMs, responseBytes, attempts].map((value) => value ?? null),
+    ]),
   );
 }
 
@@ -127,7 +187,7 @@ export function parseForwarded(text: string): ForwardedCompletion[] {
   if (!Array.isArray(rows) || rows.length > entriesMax) return [];
   return (rows as unknown[]).flatMap((row) => {
     if (!Array.isArray(row)) return [];
-    const [lease, ending, signal, status, firstByteMs, servedBy] = row as unknown[];
+    const [lease, ending, signal, status, firstByteMs, servedBy, answerMs, responseBytes, attempts] = row as unknown[];
     if (typeof lease !== 'string' || !leaseName.test(lease) || !isEnding(ending) || !isSignal(signal)) return [];
     return [
       {
@@ -138,6 +198,9 @@ export function parseForwarded(text: string): ForwardedCompletion[] {
           status: isCount(status) ? status : undefined,
           firstByteMs: isDuration(firstByteMs) ? firstByteMs : undefined,
           servedBy: isAddress(servedBy) ? servedBy : undefined,
+          answerMs: isDuration(answerMs) ? answerMs : undefined,
+          responseBytes: isCount(responseBytes) ? responseBytes : undefined,
+          attempts: isCount(attempts) ? attempts : undefined,
         },
       },
     ];

@@ -1,3 +1,4 @@
+import type { DecisionAccount } from '../core/explain.ts';
 import type { LoadEvent } from '../fleet/shared-state.ts';
 import type { Routed } from './routed.ts';
 
@@ -7,6 +8,8 @@ export type { LoadEvent };
 export interface Clock {
   /** Milliseconds, monotonic; only differences mean anything. */
   nowMs(): number;
+  /** Milliseconds since the Unix epoch, for schedules; absent: `nowMs` counts from the epoch. */
+  wallMs?(): number;
 }
 
 /** The only source of chance; seeded in tests and in the simulator. */
@@ -41,6 +44,12 @@ export interface Completion {
   readonly status?: number | undefined;
   /** From Envoy's sight of the request to the first response byte from upstream; NOT the first token of a stream. */
   readonly firstByteMs?: number | undefined;
+  /** From the request's first byte sent to the endpoint to the answer's last byte received from it. */
+  readonly answerMs?: number | undefined;
+  /** Bytes of the answer's body. */
+  readonly responseBytes?: number | undefined;
+  /** Times that an endpoint was tried: more than 1 after a retry. */
+  readonly attempts?: number | undefined;
   /** Address that really answered, after retries. */
   readonly servedBy?: string | undefined;
 }
@@ -138,7 +147,36 @@ export interface RouterEvents {
   unknownLease(): void;
   /** Requests were sent for a while and no sign of any end has come: load is being guessed. */
   noCompletionSignal(requests: number): void;
+  /** The pool's policy reckons with first tokens, and none of so many complete responses gave notice of one. */
+  noFirstToken(pool: string, responses: number): void;
+}
+
+/**
+ * Is told how each final decision came about, and what became of the request: for records, explanations and the shadow policies' scores.
+ * Called on the request path, on every decision: implementations return at once and never throw.
+ */
+export interface DecisionLog {
+  /** A request was routed: `routed.account` says how. */
+  decided(routed: Routed): void;
+  /** A request was refused. */
+  refused(code: RefusalCode, account: DecisionAccount): void;
+  firstToken(lease: string, sinceDispatchMs: number): void;
+  /** The request is over. Told exactly once for each that was routed. */
+  ended(lease: string, completion: Completion, durationMs: number): void;
 }
 
 /** Stable codes of refusals: part of the API, in error bodies, logs and metrics. */
-export type RefusalCode = 'model_required' | 'model_not_found' | 'route_not_found' | 'no_ready_endpoint' | 'subset_unavailable' | 'overloaded' | 'internal_error';
+export type RefusalCode =
+  | 'model_required'
+  | 'model_not_found'
+  | 'route_not_found'
+  | 'no_ready_endpoint'
+  | 'residency_unavailable'
+  | 'subset_unavailable'
+  | 'overloaded'
+  | 'shed_priority'
+  | 'deadline_unreachable'
+  | 'prompt_too_long'
+  | 'body_not_rewritable'
+  | 'rewrite_unsupported'
+  | 'internal_error';

@@ -1,4 +1,5 @@
 import type { Decision } from '../core/decision.ts';
+import type { DecisionAccount } from '../core/explain.ts';
 import type { RoutedPool } from './routing-table.ts';
 
 /** A request on its way: what Envoy has to be told. */
@@ -6,12 +7,22 @@ export interface Routed {
   readonly kind: 'route';
   /** Names this request in completion reports: `owner.sequence`. */
   readonly lease: string;
+  /** Name of the route. */
+  readonly route: string;
   readonly pool: RoutedPool;
-  /** Best first. */
+  /** The pool stands in for the route's target, which had nobody who could take the request. */
+  readonly isFallback: boolean;
+  /** Model that the body has to name; undefined: whatever it names. */
+  readonly model: string | undefined;
+  /** Ids of endpoints, best first: the choice, and what a retry may go to with the same headers. */
   readonly addresses: readonly string[];
   readonly decision: Extract<Decision, { kind: 'route' }>;
+  /** How it came about, pools that could not take the request included. */
+  readonly account: DecisionAccount;
   /** Prompt length that the request is counted with, in tokens. */
   readonly promptTokens: number;
+  /** Of them, those that the endpoint is not believed to have cached. */
+  readonly uncachedTokens: number;
   /**
    * The endpoint has an exact limit over all routers, and no place on it was taken yet: `Router.secure` has to agree before the answer
    * goes out.

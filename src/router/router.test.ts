@@ -6,7 +6,8 @@ import type { Picker } from '../core/policy.ts';
 import { rendezvousOrder } from '../core/rendezvous.ts';
 import { noFacts, type RequestFacts } from '../core/request-facts.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
-import type { LoadEvent } from '../fleet/shared-state.ts';
+import { Placements } from '../fleet/placements.ts';
+import { type LoadEvent, SharedState } from '../fleet/shared-state.ts';
 import { createMemoryExchange } from './memory-exchange.ts';
 import type { Completion, RouterEvents, StateExchange } from './ports.ts';
 import type { Refusal } from './refusal.ts';
@@ -31,7 +32,7 @@ interface Bench {
   route(facts?: Partial<RequestFacts>, options?: Parameters<Router['route']>[1]): Routed;
   refuse(facts?: Partial<RequestFacts>, options?: Parameters<Router['route']>[1]): Refusal;
   names(): string[];
-  /** `[requests, prompt tokens, waiting]` by endpoint. */
+  /** `[requests, prompt tokens, requests waiting, uncached tokens waiting]` by endpoint. */
   load(pool?: string): Record<string, number[]>;
 }
 
@@ -64,6 +65,7 @@ function bench(yaml: string, options: Partial<RouterOptions> & { forward?: boole
     foreignReport: (...args) => told.push(['foreignReport', ...args]),
     unknownLease: (...args) => told.push(['unknownLease', ...args]),
     noCompletionSignal: (...args) => told.push(['noCompletionSignal', ...args]),
+    noFirstToken: (...args) => told.push(['noFirstToken', ...args]),
   };
   const made: Bench = {
     router: new Router({
@@ -99,7 +101,7 @@ function bench(yaml: string, options: Partial<RouterOptions> & { forward?: boole
     names: () => told.map(([name]) => name),
     load: (pool = 'chat') =>
       Object.fromEntries(
-        fleet.pool(pool)!.endpoints.map(({ address, own }) => [address.replace(/^10\.0\.0\.|:80$/g, ''), [own.requests, own.promptTokens, own.promptTokensWaiting]]),
+        fleet.pool(pool)!.endpoints.map(({ address, own }) => [address.replace(/^10\.0\.0\.|:80$/g, ''), [own.requests, own.promptTokens, own.requestsWaiting, own.uncachedTokensWaiting]]),
       ),
   };
   return made;
@@ -121,6 +123,14 @@ beforeEach(() => {
 });
 
 describe('route', () => {
+  it('names no endpoint with a limit to retry on, where no place was taken', () => {
+    const limited = bench(`pools: [{ name: chat, policy: { preset: round-robin }, endpoints: [
+      { address: '10.0.0.1:80', limits: { requests: 5 } }, { address: '10.0.0.2:80', limits: { requests: 5 } }, { address: '10.0.0.3:80' }] }]`);
+    expect(limited.route().addresses).toEqual(['10.0.0.1:80', '10.0.0.3:80']);
+    expect(limited.route().addresses).toEqual(['10.0.0.2:80', '10.0.0.3:80']);
+    expect(limited.route().addresses).toEqual(['10.0.0.3:80']);
+  });
+
   it('decides, reserves, and tells', () => {
     const routed = on.route({ promptTokens: 100 });
     expect(routed).toMatchObject({
@@ -131,7 +141,7 @@ describe('route', () => {
       pool: { name: 'chat', cluster: 'chat' },
       decision: { reason: 'in-turn' },
     });
-    expect(on.load()).toEqual({ 1: [1, 100, 100], 2: [0, 0, 0], 3: [0, 0, 0] });
+    expect(on.load()).toEqual({ 1: [1, 100, 1, 100], 2: [0, 0, 0, 0], 3: [0, 0, 0, 0] });
     expect(on.told).toEqual([['decided', routed]]);
     expect(on.published).toMatchObject([{ kind: 'dispatch', pool: 'chat', address: '10.0.0.1:80', promptTokens: 100 }]);
     expect(on.router.requestsInFlight).toBe(1);
@@ -156,7 +166,7 @@ describe('route', () => {
 
   it('measures the time it took', () => {
     let nowMs = 0;
-    on = bench(oneByOne, { clock: { nowMs: () => (nowMs += 0.25) } });
+    on = bench(oneByOne, { clock: { nowMs: () => (nowMs += 0.25), wallMs: () => 0 } });
     expect(on.route().decisionMs).toBe(0.25);
   });
 
@@ -193,6 +203,17 @@ routes:
     expect(on.router.requestsInFlight).toBe(0);
   });
 
+  it('too long for every context: the prompt is to blame', () => {
+    const sized = `pools: [{ name: chat, policy: { preset: round-robin }, endpoints: [{ address: '10.0.0.1:80', limits: { contextTokens: 8000 } }, { address: '10.0.0.2:80', limits: { contextTokens: 32000 } }] }]`;
+    on = bench(sized);
+    for (let i = 0; i < 4; i += 1) expect(on.route({ promptTokens: 20_000, maxTokens: 4_000 }).addresses).toEqual(['10.0.0.2:80']);
+    expect(on.refuse({ promptTokens: 50_000 })).toMatchObject({ code: 'prompt_too_long', status: 400, retryAfterS: undefined });
+    expect(on.refuse({ promptTokens: 20_000, maxTokens: 30_000 })).toMatchObject({ code: 'prompt_too_long' });
+    // Another endpoint may take more when it is ready.
+    on.fleet.pool('chat')!.endpoint('10.0.0.2:80')!.state = 'draining';
+    expect(on.refuse({ promptTokens: 50_000 })).toMatchObject({ code: 'no_ready_endpoint' });
+  });
+
   it('all at their limit: overloaded, until one ends', () => {
     on = bench(routes);
     const { lease } = on.route({ model: 'gpt-4' });
@@ -224,10 +245,10 @@ describe('deciding again for the same request', () => {
     const first = on.route({}, { provisional: true });
     expect(on.told).toEqual([]);
     expect(on.published).toEqual([]);
-    expect(on.load()[1]).toEqual([1, 1, 1]);
+    expect(on.load()[1]).toEqual([1, 1, 1, 1]);
     const second = on.route({ promptTokens: 500 }, { earlier: first });
     expect(second.lease).toBe(first.lease);
-    expect(on.load()).toEqual({ 1: [1, 500, 500], 2: [0, 0, 0], 3: [0, 0, 0] });
+    expect(on.load()).toEqual({ 1: [1, 500, 1, 500], 2: [0, 0, 0, 0], 3: [0, 0, 0, 0] });
     expect(on.told).toEqual([['decided', second]]);
     expect(on.published).toMatchObject([{ kind: 'dispatch', promptTokens: 500 }]);
     expect(on.router.requestsInFlight).toBe(1);
@@ -255,8 +276,8 @@ routes:
     const second = on.route({ model: 'gpt-4' }, { earlier: first, provisional: true });
     const third = on.route({ model: 'gpt-4' }, { earlier: second });
     expect([first, second, third].map(({ addresses }) => addresses[0])).toEqual(['10.0.0.1:80', '10.0.0.3:80', '10.0.0.3:80']);
-    expect(on.load('chat')).toEqual({ 1: [0, 0, 0], 2: [0, 0, 0] });
-    expect(on.load('gpt')).toEqual({ 3: [1, 1, 1], 4: [0, 0, 0] });
+    expect(on.load('chat')).toEqual({ 1: [0, 0, 0, 0], 2: [0, 0, 0, 0] });
+    expect(on.load('gpt')).toEqual({ 3: [1, 1, 1, 1], 4: [0, 0, 0, 0] });
     expect([on.fleet.pool('chat')!.sequence, on.fleet.pool('gpt')!.sequence]).toEqual([1, 1]);
   });
 
@@ -279,7 +300,7 @@ routes:
     const first = on.route({}, { provisional: true });
     expect(on.refuse({ subset: new Set() }, { earlier: first }).code).toBe('subset_unavailable');
     expect(on.router.requestsInFlight).toBe(0);
-    expect(on.load()[1]).toEqual([0, 0, 0]);
+    expect(on.load()[1]).toEqual([0, 0, 0, 0]);
     expect(on.told).toEqual([['refused', 'subset_unavailable']]);
     on.router.confirm(first.lease);
     expect(on.published).toEqual([]);
@@ -337,7 +358,7 @@ describe('firstToken', () => {
     on.nowMs += 250;
     on.router.firstToken(lease);
     on.router.firstToken(lease);
-    expect(on.load()[1]).toEqual([1, 100, 0]);
+    expect(on.load()[1]).toEqual([1, 100, 0, 0]);
     expect(on.told.slice(1)).toEqual([['firstToken', 'chat', '10.0.0.1:80', 250]]);
     expect(on.published.map(({ kind }) => kind)).toEqual(['dispatch', 'first-token']);
   });
@@ -353,7 +374,7 @@ describe('firstToken', () => {
     on.router.observe(lease, finished);
     on.router.firstToken(lease);
     expect(on.names()).toEqual(['decided', 'released']);
-    expect(on.load()[1]).toEqual([0, 0, 0]);
+    expect(on.load()[1]).toEqual([0, 0, 0, 0]);
   });
 });
 
@@ -371,7 +392,7 @@ describe('observe', () => {
     on.router.observe(lease, completion);
     on.router.observe(lease, completion);
     on.router.observe(lease, finished);
-    expect(on.load()[1]).toEqual([0, 0, 0]);
+    expect(on.load()[1]).toEqual([0, 0, 0, 0]);
     expect(on.router.requestsInFlight).toBe(0);
     expect(on.told.slice(1)).toEqual([['released', 'chat', '10.0.0.1:80', completion, 70], ['unknownLease'], ['unknownLease']]);
     expect(on.published.map(({ kind }) => kind)).toEqual(['dispatch', 'done']);
@@ -380,7 +401,7 @@ describe('observe', () => {
   it('releases what was reserved, whoever served it in the end', () => {
     const { lease } = on.route({ promptTokens: 100 });
     on.router.observe(lease, { ...finished, servedBy: '10.0.0.2:80' });
-    expect(on.load()).toEqual({ 1: [0, 0, 0], 2: [0, 0, 0], 3: [0, 0, 0] });
+    expect(on.load()).toEqual({ 1: [0, 0, 0, 0], 2: [0, 0, 0, 0], 3: [0, 0, 0, 0] });
   });
 
   it('of a provisional decision, tells that it stood and that it ended', () => {
@@ -434,7 +455,7 @@ describe('expire', () => {
     expect(on.router.requestsInFlight).toBe(1);
     on.nowMs += 1;
     on.router.expire();
-    expect(on.load()[1]).toEqual([0, 0, 0]);
+    expect(on.load()[1]).toEqual([0, 0, 0, 0]);
     expect(on.told.slice(1)).toEqual([['released', 'chat', '10.0.0.1:80', { ending: 'expired', signal: 'timer' }, 30_000]]);
     expect(on.published.map(({ kind }) => kind)).toEqual(['dispatch', 'done']);
     on.router.observe(lease, finished);
@@ -716,7 +737,118 @@ describe('a bug in a policy', () => {
 describe('missingFacts', () => {
   it('asks the routing table', () => {
     on = bench(sticky);
-    expect([...on.router.missingFacts({ path: '/', model: undefined, session: undefined })].sort()).toEqual(['promptTokens', 'session']);
-    expect([...on.router.missingFacts({ path: '/', model: undefined, session: 'alice' })]).toEqual(['promptTokens']);
+    expect([...on.router.missingFacts({ path: '/', model: undefined, session: undefined, tenant: undefined })].sort()).toEqual(['promptTokens', 'session']);
+    expect([...on.router.missingFacts({ path: '/', model: undefined, session: 'alice', tenant: undefined })]).toEqual(['promptTokens']);
+  });
+});
+
+describe('what endpoints have cached', () => {
+  const byCache = `pools: [{ name: chat, policy: { preset: sticky }, endpoints: ${endpoints(1, 2, 3)} }]`;
+  const keyIdOf = (session: string, tenant = ''): string => createAffinityHasher('test-secret')(tenant, session).id;
+  const asks = (router: Router, session: string | undefined, tenant?: string): string[] =>
+    [...router.missingFacts({ path: '/v1/chat/completions', model: undefined, session, tenant })].sort();
+  const turn = { session: 'alice', promptTokens: 1_500, prefixHashes: [1, 2] };
+
+  it('a session whose body was read once is not asked for its prefix again; others are', () => {
+    on = bench(byCache);
+    expect(asks(on.router, 'alice')).toEqual(['prefix', 'promptTokens']);
+    on.route({ session: 'alice', promptTokens: 1_500 });
+    expect(asks(on.router, 'alice')).toEqual(['prefix', 'promptTokens']);
+    on.route(turn);
+    expect(asks(on.router, 'alice')).toEqual(['promptTokens']);
+    expect(asks(on.router, 'bob')).toEqual(['prefix', 'promptTokens']);
+    expect(asks(on.router, 'alice', 'another tenant')).toEqual(['prefix', 'promptTokens']);
+    expect(asks(on.router, undefined)).toEqual(['prefix', 'promptTokens', 'session']);
+  });
+
+  it('a session that is known in one pool is read for another, as far as the headers tell which it will be', () => {
+    on = bench(`
+pools: [${['chat', 'code'].map((name, i) => `{ name: ${name}, policy: { preset: sticky }, endpoints: ${endpoints(i + 1)} }`).join(', ')}]
+routes: [{ match: { model: 'code-*' }, targets: [{ pool: code }] }, { targets: [{ pool: chat }] }]`);
+    const asksFor = (model: string | undefined): string[] => [...on.router.missingFacts({ path: '/v1/chat/completions', model, session: 'alice', tenant: undefined })].sort();
+    on.route({ ...turn, model: 'llama' });
+    expect(asksFor('llama')).toEqual(['promptTokens']);
+    expect(asksFor('code-1')).toEqual(['prefix', 'promptTokens']);
+    on.route({ ...turn, model: 'code-1' });
+    expect([asksFor('llama'), asksFor('code-1')]).toEqual([['promptTokens'], ['promptTokens']]);
+  });
+
+  it('nor is it by any other router, once it heard of that', () => {
+    on = bench(byCache);
+    const { addresses } = on.route(turn);
+    const other = bench(byCache, { id: 'b' });
+    const heard = new SharedState(other.fleet, new Placements());
+    for (const event of on.published) heard.applyEvent('a', event, 0);
+    heard.forget('a', 0);
+    expect(asks(other.router, 'alice')).toEqual(['promptTokens']);
+    expect(other.route({ session: 'alice', promptTokens: 1_600 })).toMatchObject({ addresses: [addresses[0], expect.anything(), expect.anything()], uncachedTokens: 100 });
+  });
+
+  it('a decision that may be made again teaches nothing until it stands', () => {
+    on = bench(byCache);
+    const provisional = on.route(turn, { provisional: true });
+    expect([asks(on.router, 'alice'), on.published]).toEqual([['prefix', 'promptTokens'], []]);
+    on.router.confirm(provisional.lease);
+    expect([asks(on.router, 'alice'), on.published.length]).toEqual([['promptTokens'], 1]);
+  });
+
+  it('is told with each dispatch, where the policy reckons with it, and by keyed hash only', () => {
+    on = bench(byCache);
+    on.route(turn);
+    on.route({ promptTokens: 700, prefixHashes: [1] });
+    on.route({ session: 'bob', tenant: 'acme', promptTokens: 700 });
+    expect(on.published).toMatchObject([
+      { kind: 'dispatch', promptTokens: 1_500, uncachedTokens: 1_500, cached: { keyId: keyIdOf('alice'), prefixHashes: [1, 2] }, placement: undefined },
+      { kind: 'dispatch', promptTokens: 700, cached: { keyId: undefined, prefixHashes: [1] } },
+      { kind: 'dispatch', promptTokens: 700, cached: { keyId: keyIdOf('bob', 'acme'), prefixHashes: [] } },
+    ]);
+    on = bench(sticky);
+    on.route(turn);
+    expect(on.published).toMatchObject([{ kind: 'dispatch', cached: undefined, uncachedTokens: 1_500 }]);
+    expect(on.fleet.pool('chat')!.cache.knows(keyIdOf('alice'))).toBe(false);
+  });
+
+  it('does not count as waiting: the rest of the prompt does, in the load and in all that is told, to the end', () => {
+    on = bench(byCache);
+    const first = on.route(turn);
+    on.router.observe(first.lease, finished);
+    const second = on.route({ ...turn, promptTokens: 2_000, prefixHashes: [1, 2, 3] });
+    expect(second).toMatchObject({ addresses: [first.addresses[0], expect.anything(), expect.anything()], promptTokens: 2_000, uncachedTokens: 976 });
+    const at = first.addresses[0]!.replace(/^10\.0\.0\.|:80$/g, '');
+    expect(on.load()[at]).toEqual([1, 2_000, 1, 976]);
+    on.router.firstToken(second.lease);
+    expect(on.load()[at]).toEqual([1, 2_000, 0, 0]);
+    on.router.observe(second.lease, finished);
+    expect(on.published.slice(2)).toMatchObject([
+      { kind: 'dispatch', promptTokens: 2_000, uncachedTokens: 976 },
+      { kind: 'first-token', uncachedTokens: 976 },
+      { kind: 'done', promptTokens: 2_000, uncachedTokens: 976, waiting: false },
+    ]);
+    expect(on.fleet.pool('chat')!.endpoints.map(({ line }) => line.length)).toEqual([0, 0, 0]);
+  });
+
+  it('is that of the endpoint where the place was taken, not of the choice that had none', async () => {
+    const capped = `pools: [{ name: chat, policy: { preset: sticky }, endpoints: [${[1, 2].map((n) => `{ address: '10.0.0.${n}:80', limits: { requests: 9 } }`).join(', ')}] }]`;
+    const published: LoadEvent[] = [];
+    let full = '';
+    const caps: StateExchange['caps'] = {
+      acquire: (_pool, _lease, asked) => Promise.resolve({ taken: asked.find(({ address }) => address !== full)?.address }),
+      release: () => {},
+      shareOf: (requestsMax) => requestsMax,
+    };
+    on = bench(capped, { exchange: { ...createMemoryExchange(), caps, publish: (event) => published.push(event) } });
+    const first = await on.router.secure(on.route(turn));
+    if (first.kind !== 'route') throw new Error(first.code);
+    full = first.addresses[0]!;
+    const second = await on.router.secure(on.route(turn));
+    if (second.kind !== 'route') throw new Error(second.code);
+    // The choice has it cached, the other nothing of it.
+    expect(second.decision.addresses[0]).toBe(full);
+    expect(second.addresses[0]).not.toBe(full);
+    expect(second.uncachedTokens).toBe(1_500);
+    expect(published.at(-1)).toMatchObject({ kind: 'dispatch', address: second.addresses[0], uncachedTokens: 1_500 });
+    expect(Object.values(on.load())).toEqual([[1, 1_500, 1, 1_500], [1, 1_500, 1, 1_500]]);
+    for (const { lease } of [first, second]) on.router.observe(lease, finished);
+    expect(Object.values(on.load())).toEqual([[0, 0, 0, 0], [0, 0, 0, 0]]);
   });
 });

@@ -1,14 +1,21 @@
+import { toTellable } from '../core/data-parallel-rank.ts';
 import { decide } from '../core/decide.ts';
-import { createAffinityHasher, type AffinityKey, hashName, pairFraction } from '../core/hash.ts';
+import { createAccount, type DecisionAccount } from '../core/explain.ts';
+import { createAffinityHasher, type AffinityKey } from '../core/hash.ts';
 import type { FactNeed, RequestFacts } from '../core/request-facts.ts';
-import type { FleetView } from '../fleet/fleet-view.ts';
+import type { FleetPool, FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import { RequestDuration } from '../fleet/request-duration.ts';
 import { type Reservation, Reservations } from '../fleet/reservations.ts';
-import type { Clock, Completion, RefusalCode, Rng, RouterEvents, StateExchange } from './ports.ts';
-import { type Refusal, toRefusal } from './refusal.ts';
-import type { Routed } from './routed.ts';
-import { matchRoute, matchRouteWithoutModel, missingFacts, type Route, type RoutedPool, type RoutingTable } from './routing-table.ts';
+import { FirstTokenWatch } from './first-token-watch.ts';
+import type { Clock, Completion, DecisionLog, RefusalCode, Rng, RouterEvents, StateExchange } from './ports.ts';
+import { measureEnd, measureFirstToken } from './measured-times.ts';
+import { moreTelling, type Refusal, refusalCodeOf, toRefusal } from './refusal.ts';
+import type { RouteWeights } from './route-weights.ts';
+import type { Chance, Routed } from './routed.ts';
+import { compareWithShadow } from './shadow.ts';
+import { chooseTarget } from './target-choice.ts';
+import { type KnownFacts, matchRoute, missingFacts, poolsOf, type Route, type RoutedPool, routesStillOpen, type RouteTarget, type RoutingTable } from './routing-table.ts';
 
 export interface RouterOptions {
   /** Unique among the routers that share state; letters and digits. */
@@ -22,12 +29,24 @@ export interface RouterOptions {
   readonly rng: Rng;
   readonly exchange: StateExchange;
   readonly events: RouterEvents;
+  /** Is told how every final decision came about, and what became of it. */
+  readonly decisions?: DecisionLog | undefined;
   /** Longest that a request is counted without a sign of its end, in ms. */
   readonly expireAfterMsMax: number;
   /** How long a request is counted while no end was ever reported, in ms. */
   readonly assumedDurationMs: number;
   /** Fallback addresses told to Envoy, the choice included. */
   readonly endpointsMax: number;
+  /** Weights that operators set; absent: none can. */
+  readonly weights?: RouteWeights | undefined;
+}
+
+/** How to decide. */
+export interface RouteOptions {
+  /** An earlier decision on the same request: the lease stays, the reservation moves. */
+  readonly earlier?: Routed | undefined;
+  /** The decision may be made again. */
+  readonly provisional?: boolean;
 }
 
 /** Requests sent without any report of an end before that is called missing. */
@@ -36,6 +55,21 @@ const silentRequestsMax = 50;
 const placesAskedMax = 64;
 /** And the time that has to pass since the first of them, in ms. */
 const silenceMsMax = 20_000;
+
+const nothingCached: ReadonlyMap<string, number> = new Map();
+
+/** Whether the pool's policy, or the one that shadows it, looks at what endpoints have cached. */
+function wantsCache({ policy, shadow }: RoutedPool): boolean {
+  return policy.needs.has('prefix') || shadow?.policy.needs.has('prefix') === true;
+}
+
+/** A decision that was not told to anyone yet. */
+interface Pending {
+  readonly routed: Routed;
+  readonly facts: RequestFacts;
+  readonly key: AffinityKey | undefined;
+  readonly final: boolean;
+}
 
 /** The use cases: decide on a request, and observe what became of it. Synchronous: no request waits for anything here. */
 export class Router {
@@ -46,11 +80,12 @@ export class Router {
   readonly #hash: (tenant: string, session: string) => AffinityKey;
   readonly #reservations = new Reservations();
   /** Provisional decisions: reserved here, not told to anyone yet. */
-  readonly #provisional = new Map<string, { readonly routed: Routed; readonly key: AffinityKey | undefined; readonly measured: boolean; readonly final: boolean }>();
+  readonly #provisional = new Map<string, Pending>();
   /** Places held on endpoints with an exact limit, by lease. */
   readonly #places = new Map<string, { readonly pool: string; readonly address: string }>();
   readonly #placements: Placements;
   readonly #duration = new RequestDuration();
+  readonly #firstTokens = new FirstTokenWatch();
   #leases = 0;
   #firstDispatchMs: number | undefined;
   #completionsSeen = false;
@@ -66,8 +101,15 @@ export class Router {
   }
 
   /** Facts that would make the decision better, given what is known already. */
-  missingFacts(known: { path: string; model: string | undefined; session: string | undefined }): ReadonlySet<FactNeed> {
-    return missingFacts(this.table, known);
+  missingFacts(known: KnownFacts): ReadonlySet<FactNeed> {
+    const missing = missingFacts(this.table, known);
+    // A session whose prompt was read once, for a pool it may go to, is known there by its first distinct block: to read it again would
+    // cost more than it tells.
+    if (!missing.has('prefix') || known.session === undefined) return missing;
+    const key = this.#hash(known.tenant ?? '', known.session);
+    const pools = routesStillOpen(this.table, known).flatMap(poolsOf);
+    const read = pools.some(({ name }) => this.fleet.pool(name)?.cache.knows(key.id) === true);
+    return read ? new Set([...missing].filter((need) => need !== 'prefix')) : missing;
   }
 
   /** Requests counted by this router and not released. */
@@ -85,59 +127,99 @@ export class Router {
    * the lease stays, the reservation moves. A `provisional` decision may be made again; it is neither counted nor told to
    * other routers before it is made final, by a second `route`, by `confirm`, or by the end of the request.
    */
-  route(facts: RequestFacts, { earlier, provisional = false }: { earlier?: Routed | undefined; provisional?: boolean } = {}): Routed | Refusal {
+  route(facts: RequestFacts, options: RouteOptions = {}): Routed | Refusal {
+    return this.#route(facts, options);
+  }
+
+  /** `without`: pools that turned out to have no place, where the model must stay what the earlier decision said. */
+  #route(facts: RequestFacts, { earlier, provisional = false }: RouteOptions, without?: ReadonlySet<string>): Routed | Refusal {
     const { clock, rng } = this.#options;
     const nowMs = clock.nowMs();
-    const route = this.#findRoute(facts);
-    if (typeof route === 'string') return this.#refuse(route, earlier, provisional);
+    const match = matchRoute(this.table, facts);
+    if (match.kind === 'none') return this.#refuse(match.code, earlier, provisional, createAccount(undefined, facts, undefined));
 
+    const { route } = match;
     const key = facts.session === undefined ? undefined : this.#hash(facts.tenant ?? '', facts.session);
+    const account = createAccount(route.name, facts, key?.id);
+    if (without !== undefined) account.considered.push(...(earlier?.account.considered ?? []));
     const chance = earlier?.chance ?? { draw: rng.draw(), sequences: new Map<string, number>() };
-    const { pool, draw } = this.#chooseTarget(route, key, chance.draw);
-    const fleetPool = pool && this.fleet.pool(pool.name);
-    if (pool === undefined || fleetPool === undefined) return this.#refuse('no_ready_endpoint', earlier, provisional);
-
-    let sequence = chance.sequences.get(pool.name);
-    if (sequence === undefined) {
-      sequence = fleetPool.sequence;
-      fleetPool.sequence += 1;
-      chance.sequences.set(pool.name, sequence);
-    }
-    const promptTokens = facts.promptTokens ?? fleetPool.promptTokensMean;
-    const input = {
-      facts,
-      pool: fleetPool,
-      affinityKey: key,
-      placedOn: key && this.#placements.find(pool.name, key.id),
-      promptTokens,
-      nowMs,
-      draw,
-      sequence,
-    };
     // Its own load must not count against it when it is decided on again.
-    const over = earlier !== undefined && this.#reservations.setAside(earlier.lease) === undefined;
-    const decision = decide(pool.policy, input);
-    if (decision.kind === 'none') {
-      const codes = { 'not-ready': 'no_ready_endpoint', saturated: 'overloaded', subset: 'subset_unavailable' } as const;
-      return this.#refuse(codes[decision.cause], earlier, provisional);
-    }
+    const over = earlier !== undefined && this.#reservations.setAside(earlier.lease, nowMs) === undefined;
+    let code: RefusalCode | undefined;
+    const tried = new Set(without);
+    for (const { target, draw, isFallback } of this.#targets(route, key, chance)) {
+      const { pool } = target;
+      const fleetPool = this.fleet.pool(pool.name);
+      if (fleetPool === undefined || tried.has(pool.name) || (without !== undefined && target.model !== earlier?.model)) continue;
+      tried.add(pool.name);
+      const promptTokens = facts.promptTokens ?? fleetPool.promptTokensMean;
+      const cachedTokens = wantsCache(pool)
+        ? fleetPool.cache.cachedTokens({ keyId: key?.id, promptTokens, prefixHashes: facts.prefixHashes })
+        : nothingCached;
+      const input = {
+        facts,
+        pool: fleetPool,
+        cachedTokens,
+        affinityKey: key,
+        placedOn: key && this.#placements.find(pool.name, key.id),
+        promptTokens,
+        routers: this.fleet.routers,
+        nowMs,
+        draw,
+        sequence: sequenceIn(fleetPool, chance),
+      };
+      const decision = decide(pool.policy, input);
+      account.considered.push({ pool: pool.name, decision, promptTokens, cachedTokens, shadow: compareWithShadow(pool.shadow, input, decision) });
+      if (decision.kind === 'none') {
+        code = moreTelling(code, refusalCodeOf(decision));
+        continue;
+      }
 
-    const chosen = decision.addresses[0];
-    const endpoint = chosen === undefined ? undefined : fleetPool.endpoint(chosen);
-    if (endpoint === undefined) throw new Error(`policy ${pool.policy.name} chose ${chosen ?? 'nothing'}, which is not in pool ${pool.name}`);
-    if (earlier === undefined) this.#leases += 1;
-    const lease = earlier?.lease ?? `${this.id}.${this.#leases}`;
-    const addresses = decision.addresses.slice(0, this.#options.endpointsMax);
-    const needsPlace = this.#options.exchange.caps !== undefined && endpoint.requestsMax !== undefined;
-    const routed: Routed = { kind: 'route', lease, pool, addresses, decision, promptTokens, needsPlace, decisionMs: clock.nowMs() - nowMs, chance };
-    // A request that was reported over meanwhile (or expired) is not counted a second time: nobody would end it.
-    if (over) return routed;
-    this.#reservations.reserve(lease, fleetPool, endpoint, promptTokens, nowMs);
-    this.#provisional.set(lease, { routed, key, measured: facts.promptTokens !== undefined, final: !provisional });
-    if (needsPlace) return routed;
-    this.#leavePlace(lease);
-    if (!provisional) this.confirm(lease);
-    return routed;
+      const chosen = decision.addresses[0];
+      const endpoint = chosen === undefined ? undefined : fleetPool.endpoint(chosen);
+      if (endpoint === undefined) throw new Error(`policy ${pool.policy.name} chose ${chosen ?? 'nothing'}, which is not in pool ${pool.name}`);
+      if (earlier === undefined) this.#leases += 1;
+      const lease = earlier?.lease ?? `${this.id}.${this.#leases}`;
+      // A retry of Envoy's must not land where a limit holds and no place was taken.
+      const others = decision.addresses.slice(1).filter((address) => fleetPool.endpoint(address)?.requestsMax === undefined);
+      const addresses = toTellable([endpoint.address, ...others], this.#options.endpointsMax);
+      const needsPlace = this.#options.exchange.caps !== undefined && endpoint.requestsMax !== undefined;
+      const uncachedTokens = promptTokens - (cachedTokens.get(endpoint.address) ?? 0);
+      const routed: Routed = {
+        kind: 'route',
+        lease,
+        route: route.name,
+        pool,
+        isFallback: isFallback || without !== undefined,
+        model: target.model,
+        addresses,
+        decision,
+        promptTokens,
+        uncachedTokens,
+        needsPlace,
+        decisionMs: clock.nowMs() - nowMs,
+        chance,
+        account,
+      };
+      // A request that was reported over meanwhile (or expired) is not counted a second time: nobody would end it.
+      if (over) return routed;
+      this.#reservations.reserve(lease, fleetPool, endpoint, routed, nowMs);
+      if (pool.observeFirstToken) this.#firstTokens.expect(pool.name);
+      this.#provisional.set(lease, { routed, facts, key, final: !provisional });
+      if (needsPlace) return routed;
+      this.#leavePlace(lease);
+      if (!provisional) this.confirm(lease);
+      return routed;
+    }
+    return this.#refuse(code ?? (without === undefined ? 'no_ready_endpoint' : 'overloaded'), earlier, provisional, account);
+  }
+
+  /** Where a request may go, in order: the target that its session or chance picks, then the route's fallbacks. */
+  #targets(route: Route, key: AffinityKey | undefined, chance: Chance): { target: RouteTarget; draw: number; isFallback: boolean }[] {
+    const { clock, weights } = this.#options;
+    const choice = chooseTarget(route, { key, draw: chance.draw, wallMs: clock.wallMs?.() ?? clock.nowMs(), weights });
+    const first = choice === undefined ? [] : [{ ...choice, isFallback: false }];
+    return route.fallback === undefined ? first : [...first, ...route.fallback.map((target) => ({ target, draw: chance.draw, isFallback: true }))];
   }
 
   /**
@@ -170,15 +252,21 @@ export class Router {
       ({ requestsMax, own }, i) => requestsMax === undefined || own.requests - (i === 0 ? 1 : 0) < caps.shareOf(requestsMax),
     );
     const endpoint = outcome === 'unavailable' ? inShare : taken === undefined ? endpoints[firstFree] : pool.endpoint(taken);
-    if (endpoint === undefined) return this.#refuse('overloaded', routed, !pending.final);
+    if (endpoint === undefined) {
+      const without = new Set(routed.account.considered.map((considered) => considered.pool));
+      const elsewhere = this.#route(pending.facts, { earlier: routed, provisional: !pending.final }, without);
+      return elsewhere.kind === 'route' ? this.secure(elsewhere) : elsewhere;
+    }
 
     this.#leavePlace(lease, taken);
     if (taken !== undefined) this.#places.set(lease, { pool: pool.name, address: taken });
     // A retry of Envoy's must not land where no place was taken.
     const uncapped = endpoints.filter((other) => other !== endpoint && other.requestsMax === undefined);
-    const addresses = [endpoint, ...uncapped].map(({ address }) => address).slice(0, this.#options.endpointsMax);
-    const secured: Routed = { ...routed, addresses, needsPlace: false };
-    if (addresses[0] !== routed.addresses[0]) this.#reservations.reserve(lease, pool, endpoint, routed.promptTokens, this.#options.clock.nowMs());
+    const addresses = toTellable([endpoint, ...uncapped].map(({ address }) => address), this.#options.endpointsMax);
+    const cachedTokens = routed.account.considered.findLast((considered) => considered.pool === pool.name)?.cachedTokens;
+    const uncachedTokens = routed.promptTokens - (cachedTokens?.get(endpoint.address) ?? 0);
+    const secured: Routed = { ...routed, addresses, uncachedTokens, needsPlace: false };
+    if (addresses[0] !== routed.addresses[0]) this.#reservations.reserve(lease, pool, endpoint, secured, this.#options.clock.nowMs());
     this.#provisional.set(lease, { ...pending, routed: secured });
     if (pending.final) this.confirm(lease);
     return secured;
@@ -189,30 +277,39 @@ export class Router {
     const pending = this.#provisional.get(lease);
     if (pending === undefined) return;
     this.#provisional.delete(lease);
-    const { routed, key, measured } = pending;
+    const { routed, key, facts } = pending;
     const pool = routed.pool.name;
+    const { promptTokens, uncachedTokens } = routed;
     const address = routed.addresses[0] ?? '';
     const { home } = routed.decision;
     const moved = key !== undefined && home !== undefined ? this.#placements.note(pool, key.id, address, home) : undefined;
     const placement = key !== undefined && moved !== undefined ? { keyId: key.id, away: moved === 'away' } : undefined;
     const fleetPool = this.fleet.pool(pool);
-    if (measured) fleetPool?.learnPromptTokens(routed.promptTokens);
+    if (facts.promptTokens !== undefined) fleetPool?.learnPromptTokens(promptTokens);
     const added = fleetPool?.endpoint(address)?.added;
     if (added !== undefined) {
       added.requests += 1;
-      added.promptTokens += routed.promptTokens;
+      added.promptTokens += promptTokens;
+      added.uncachedTokens += uncachedTokens;
     }
+    const cached = wantsCache(routed.pool) ? { keyId: key?.id, prefixHashes: facts.prefixHashes } : undefined;
+    if (cached !== undefined) fleetPool?.cache.note(address, { ...cached, promptTokens });
     this.#firstDispatchMs ??= this.#options.clock.nowMs();
     this.#options.events.decided(routed);
-    this.#options.exchange.publish({ kind: 'dispatch', pool, address, promptTokens: routed.promptTokens, placement });
+    this.#options.decisions?.decided(routed);
+    this.#options.exchange.publish({ kind: 'dispatch', pool, address, promptTokens, uncachedTokens, placement, cached });
   }
 
   /** The first token of a response passed. */
   firstToken(lease: string): void {
     this.confirm(lease);
-    const held = this.#reservations.firstToken(lease);
+    const nowMs = this.#options.clock.nowMs();
+    const held = this.#reservations.firstToken(lease, nowMs);
     if (held === undefined) return;
-    this.#options.events.firstToken(held.pool.name, held.endpoint.address, this.#options.clock.nowMs() - held.startedMs);
+    measureFirstToken(held, nowMs);
+    this.#firstTokens.noticed(held.pool.name);
+    this.#options.events.firstToken(held.pool.name, held.endpoint.address, nowMs - held.startedMs);
+    this.#options.decisions?.firstToken(lease, nowMs - held.startedMs);
     this.#publish('first-token', held);
   }
 
@@ -225,38 +322,66 @@ export class Router {
     }
     this.confirm(lease);
     this.#leavePlace(lease);
-    const held = this.#reservations.release(lease);
+    const nowMs = this.#options.clock.nowMs();
+    const held = this.#reservations.release(lease, nowMs);
     if (completion.signal === 'access-log' || completion.signal === 'response-phases') this.#completionsSeen = true;
     if (held === undefined) {
       this.#options.events.unknownLease();
       return;
     }
-    const durationMs = this.#options.clock.nowMs() - held.startedMs;
+    const durationMs = nowMs - held.startedMs;
     if (completion.ending === 'finished') this.#duration.learn(durationMs);
+    if (completion.ending === 'finished' && held.phase === 'waiting') {
+      const missed = this.#firstTokens.missed(held.pool.name);
+      if (missed !== undefined) this.#options.events.noFirstToken(held.pool.name, missed);
+    }
+    measureEnd(held, completion, nowMs);
     this.#options.events.released(held.pool.name, held.endpoint.address, completion, durationMs);
+    this.#options.decisions?.ended(lease, completion, durationMs);
     this.#publish('done', held);
   }
 
   /** Drops what no sign of an end came for, and tells once if none comes for anything. To be called about once a second. */
   expire(): void {
-    const { clock, events, expireAfterMsMax, assumedDurationMs } = this.#options;
+    const { clock, events, decisions, expireAfterMsMax, assumedDurationMs } = this.#options;
     const nowMs = clock.nowMs();
     const afterMs = this.#completionsSeen ? (this.#duration.known ? this.#duration.longMs : expireAfterMsMax) : assumedDurationMs;
-    for (const held of this.#reservations.expire(nowMs - Math.min(afterMs, expireAfterMsMax))) {
+    for (const held of this.#reservations.expire(nowMs - Math.min(afterMs, expireAfterMsMax), nowMs)) {
       this.confirm(held.lease);
       this.#leavePlace(held.lease);
-      events.released(held.pool.name, held.endpoint.address, { ending: 'expired', signal: 'timer' }, nowMs - held.startedMs);
+      const expired: Completion = { ending: 'expired', signal: 'timer' };
+      measureEnd(held, expired, nowMs);
+      events.released(held.pool.name, held.endpoint.address, expired, nowMs - held.startedMs);
+      decisions?.ended(held.lease, expired, nowMs - held.startedMs);
       this.#publish('done', held);
     }
+    // What was measured grows old by itself.
+    for (const pool of this.fleet.pools.values()) for (const { times } of pool.endpoints) times.advance(nowMs);
     if (!this.#completionsSeen && !this.#silenceTold && this.#leases >= silentRequestsMax && nowMs - (this.#firstDispatchMs ?? nowMs) >= silenceMsMax) {
       this.#silenceTold = true;
       events.noCompletionSignal(this.#leases);
     }
   }
 
-  #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens, phase }: Reservation): void {
-    const event = { pool: pool.name, address: endpoint.address, promptTokens };
-    this.#options.exchange.publish(kind === 'done' ? { kind, ...event, waiting: phase === 'waiting' } : { kind, ...event });
+  /** A provisional decision is final after all, as though it had been made so. */
+  settle(routed: Routed): void {
+    const pending = this.#provisional.get(routed.lease);
+    if (pending === undefined) return;
+    if (routed.needsPlace) this.#provisional.set(routed.lease, { ...pending, final: true });
+    else this.confirm(routed.lease);
+  }
+
+  /** Refuses a request after all, for a cause that shows only where its answer is made. Its place is free again. */
+  reject(routed: Routed, code: RefusalCode): Refusal {
+    if (this.#provisional.has(routed.lease)) return this.#refuse(code, routed, false, routed.account);
+    this.observe(routed.lease, { ending: 'not-proxied', signal: 'ext-proc' });
+    this.#options.events.refused(code);
+    return { ...toRefusal(code), account: routed.account };
+  }
+
+  #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens, uncachedTokens, phase }: Reservation): void {
+    const event = { pool: pool.name, address: endpoint.address, uncachedTokens };
+    this.#options.exchange.publish(kind === 'done' ? { kind, ...event, promptTokens, waiting: phase === 'waiting' } : { kind, ...event });
   }
 
   /** Gives back the place a lease holds, unless it is on `address`. */
@@ -267,35 +392,27 @@ export class Router {
     this.#options.exchange.caps?.release(place.pool, place.address, lease);
   }
 
-  #refuse(code: RefusalCode, earlier: Routed | undefined, provisional: boolean): Refusal {
+  #refuse(code: RefusalCode, earlier: Routed | undefined, provisional: boolean, account: DecisionAccount): Refusal {
     if (earlier !== undefined) {
       this.#leavePlace(earlier.lease);
-      this.#reservations.release(earlier.lease);
+      this.#reservations.release(earlier.lease, this.#options.clock.nowMs());
       this.#provisional.delete(earlier.lease);
     }
-    if (!provisional) this.#options.events.refused(code);
-    return toRefusal(code);
-  }
-
-  #findRoute({ path, model }: RequestFacts): Route | RefusalCode {
-    const match = matchRoute(this.table, path, model);
-    if (match.kind === 'route') return match.route;
-    if (match.kind === 'needs-model') return matchRouteWithoutModel(this.table, path) ?? 'model_required';
-    return model === undefined ? 'route_not_found' : 'model_not_found';
-  }
-
-  /**
-   * Picks a target by weight: by the session where there is one, so that it stays with its target; else by the draw. What is left
-   * of the draw inside the target's share is even again, and serves the choice inside the pool.
-   */
-  #chooseTarget({ name, targets }: Route, key: AffinityKey | undefined, draw: number): { pool: RoutedPool | undefined; draw: number } {
-    if (targets.length === 1) return { pool: targets[0]?.pool, draw };
-    const total = targets.reduce((sum, { weight }) => sum + weight, 0);
-    let left = (key === undefined ? draw : pairFraction(key, hashName(name))) * total;
-    for (const { pool, weight } of targets) {
-      if (left < weight) return { pool, draw: key === undefined ? left / weight : draw };
-      left -= weight;
+    if (!provisional) {
+      this.#options.events.refused(code);
+      this.#options.decisions?.refused(code, account);
     }
-    return { pool: targets.findLast(({ weight }) => weight > 0)?.pool, draw };
+    return { ...toRefusal(code), account };
   }
+}
+
+/** A request's number within a pool, the same each time that it is decided on. */
+function sequenceIn(pool: FleetPool, { sequences }: Chance): number {
+  let sequence = sequences.get(pool.name);
+  if (sequence === undefined) {
+    sequence = pool.sequence;
+    pool.sequence += 1;
+    sequences.set(pool.name, sequence);
+  }
+  return sequence;
 }

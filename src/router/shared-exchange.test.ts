@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { chatPool, compiled, seededDraw } from '../../test/integration/router-under-test.ts';
 import { type ModelledRouter, ModelledNetwork, type NetworkOptions } from '../../test/modelled-network.ts';
+import { noLoad } from '../fleet/endpoint.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import { type LoadEvent, SharedState } from '../fleet/shared-state.ts';
@@ -83,7 +84,7 @@ function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
     wakes: 0,
     echo: () => made.exchange.receive('chat', made.snapshots.at(-1)?.message ?? encodeSnapshot('me', 1, new Map(), true)),
     hear: (router, sequence, requests = 0, { pool = 'chat', pushes = true } = {}) => {
-      const loads = new Map(requests === 0 ? [] : [[one, { requests, promptTokens: 100 * requests, promptTokensWaiting: 0 }]]);
+      const loads = new Map(requests === 0 ? [] : [[one, { requests, promptTokens: 100 * requests, requestsWaiting: 0, uncachedTokensWaiting: 0 }]]);
       made.exchange.receive(pool, encodeSnapshot(router, sequence, loads, pushes));
     },
     wait: (ms, { echo = true, alive = [] } = {}) => {
@@ -99,7 +100,7 @@ function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
   return made;
 }
 
-const dispatch = (changes: Partial<Extract<LoadEvent, { kind: 'dispatch' }>> = {}): LoadEvent => ({ kind: 'dispatch', pool: 'chat', address: one, promptTokens: 10, placement: undefined, ...changes });
+const dispatch = (changes: Partial<Extract<LoadEvent, { kind: 'dispatch' }>> = {}): LoadEvent => ({ kind: 'dispatch', pool: 'chat', address: one, promptTokens: 10, uncachedTokens: 10, placement: undefined, cached: undefined, ...changes });
 const moved = (away: boolean, id = keyId): LoadEvent => dispatch({ placement: { keyId: id, away } });
 
 let on: Bench;
@@ -108,9 +109,33 @@ beforeEach(() => {
 });
 
 describe('what a router tells', () => {
+  it('what it read of model servers goes out with the next snapshot, once, and is heard with its age', () => {
+    const told = { requestsRunning: 3, requestsQueued: 4, kvUsage: 0.5, kvTokensMax: 1_000, adapters: new Set(['sql']), adaptersMax: 2 };
+    const reader = new SharedState(on.fleet, on.placements);
+    reader.shareMetrics('chat');
+    const sender = bench({ state: reader });
+    sender.nowMs = 70_000;
+    on.fleet.pool('chat')!.endpoint(two)!.metrics = { ...told, scrapedMs: 69_960 };
+    reader.noteMetrics('chat', two);
+    sender.exchange.tick();
+    sender.exchange.tick();
+    const [first, , second] = sender.snapshots.map(({ message }) => parsePoolMessage('chat', message));
+    expect(first).toMatchObject({ metrics: new Map([[two, { ...told, ageMs: 40 }]]) });
+    expect(second).not.toHaveProperty('metrics');
+
+    const fleet = new FleetView([{ name: 'chat', endpoints: [one, two].map((address) => ({ address, weight: 1, labels: {}, requestsMax: 5 })) }]);
+    const state = new SharedState(fleet, new Placements());
+    state.shareMetrics('chat');
+    const hearer = bench({ routerId: 'you', state });
+    hearer.nowMs = 500;
+    hearer.exchange.receive('chat', sender.snapshots[0]!.message);
+    expect(fleet.pool('chat')!.endpoint(two)!.metrics).toEqual({ ...told, scrapedMs: 460 });
+    expect(fleet.pool('chat')!.endpoint(one)!.metrics).toBeUndefined();
+  });
+
   it('events wait for one flush, in one message a pool, and ask for it once', () => {
     on.exchange.publish(dispatch());
-    on.exchange.publish({ kind: 'done', pool: 'chat', address: one, promptTokens: 10, waiting: true });
+    on.exchange.publish({ kind: 'done', pool: 'chat', address: one, promptTokens: 10, uncachedTokens: 10, waiting: true });
     on.exchange.publish(dispatch({ pool: 'batch' }));
     expect([on.wakes, on.published.length]).toEqual([1, 0]);
     on.exchange.flush();
@@ -123,12 +148,12 @@ describe('what a router tells', () => {
   });
 
   it('a snapshot tells the load of every pool, each message with a higher number than the last', () => {
-    Object.assign(on.fleet.pool('chat')!.endpoint(two)!.own, { requests: 2, promptTokens: 70, promptTokensWaiting: 30 });
+    Object.assign(on.fleet.pool('chat')!.endpoint(two)!.own, { requests: 2, promptTokens: 70, requestsWaiting: 1, uncachedTokensWaiting: 30 });
     on.exchange.publish(dispatch());
     on.wait(200);
     expect(on.snapshots.map(({ pool }) => pool)).toEqual(['chat', 'batch', 'chat', 'batch']);
     const messages = [...on.published, ...on.snapshots].map(({ pool, message }) => parsePoolMessage(pool, message)!);
-    expect(messages[1]).toMatchObject({ kind: 'snapshot', pushes: true, loads: new Map([[two, { requests: 2, promptTokens: 70, promptTokensWaiting: 30 }]]) });
+    expect(messages[1]).toMatchObject({ kind: 'snapshot', pushes: true, loads: new Map([[two, { requests: 2, promptTokens: 70, requestsWaiting: 1, uncachedTokensWaiting: 30 }]]) });
     // What was batched goes out before the snapshot that counts it already, so that nobody adds it a second time.
     expect(messages.map(({ sequence }) => sequence)).toEqual([1, 2, 3, 4, 5]);
   });
@@ -146,6 +171,19 @@ describe('what a router tells', () => {
     expect(events).toHaveLength(30_000);
     expect(events.at(-1)).toMatchObject({ placement: { keyId } });
     expect(on.forwards.flatMap(({ message }) => parseForwarded(message))).toHaveLength(30_000);
+  });
+
+  it('long prompts by the thousand are more messages, not longer ones', () => {
+    const prefixHashes = Array.from({ length: 512 }, (_, i) => 2 ** 53 - 1 - i);
+    for (let i = 0; i < 2_000; i += 1) on.exchange.publish(dispatch({ promptTokens: i, cached: { keyId, prefixHashes } }));
+    on.exchange.flush();
+    const events = on.published.flatMap(({ message }) => {
+      const read = parsePoolMessage('chat', message);
+      return read?.kind === 'events' ? read.events : [];
+    });
+    expect(events.map((event) => event.kind === 'dispatch' && event.promptTokens)).toEqual(Array.from({ length: 2_000 }, (_, i) => i));
+    expect(events.at(-1)).toMatchObject({ cached: { keyId, prefixHashes } });
+    expect(on.published.length).toBeLessThan(6);
   });
 
   it('moved sessions are also kept: where they are, or that they are home', () => {
@@ -196,7 +234,7 @@ describe('what a router hears', () => {
 
   it('nonsense changes nothing', () => {
     on.hear('a', 1, 3);
-    for (const text of ['', '[]', '{"__proto__":1}', encodeSnapshot('a', 2, new Map([['10.0.0.9:80', { requests: 9, promptTokens: 9, promptTokensWaiting: 9 }]]), true).replace('9,9', '-1,9')]) {
+    for (const text of ['', '[]', '{"__proto__":1}', encodeSnapshot('a', 2, new Map([['10.0.0.9:80', { requests: 9, promptTokens: 9, requestsWaiting: 9, uncachedTokensWaiting: 9 }]]), true).replace('9,9', '-1,9')]) {
       on.exchange.receive('chat', text);
       on.exchange.receive('__proto__', text);
       on.exchange.receiveForwarded(text);
@@ -682,8 +720,9 @@ describe('several routers', () => {
             endpoint.state = endpoint.state === 'ready' && at.fleet.pool('chat')!.endpoints.filter(({ state }) => state === 'ready').length > 1 ? 'not-ready' : 'ready';
           }
           for (const { fleet } of alive) {
-            for (const { own, foreign, requests, promptTokens, promptTokensWaiting } of fleet.pool('chat')!.endpoints) {
-              expect(Math.min(...Object.values(own), ...Object.values(foreign), requests - own.requests, promptTokens - own.promptTokens, promptTokensWaiting - own.promptTokensWaiting)).toBeGreaterThanOrEqual(0);
+            for (const { own, foreign, requests, promptTokens, requestsWaiting, uncachedTokensWaiting } of fleet.pool('chat')!.endpoints) {
+              const others = [requests - own.requests, promptTokens - own.promptTokens, requestsWaiting - own.requestsWaiting, uncachedTokensWaiting - own.uncachedTokensWaiting];
+              expect(Math.min(...Object.values(own), ...Object.values(foreign), ...others)).toBeGreaterThanOrEqual(0);
             }
           }
         }
@@ -694,8 +733,8 @@ describe('several routers', () => {
         net.run(net.nowMs + 2_000);
         for (const { fleet, exchange } of alive) {
           expect(exchange.status()).toMatchObject({ connected: true, routersLastSeen: alive.length });
-          for (const { own, foreign, requests } of fleet.pool('chat')!.endpoints) {
-            expect([own.requests, own.promptTokens, own.promptTokensWaiting, foreign.requests, foreign.promptTokens, foreign.promptTokensWaiting, requests]).toEqual([0, 0, 0, 0, 0, 0, 0]);
+          for (const { own, foreign, requests, line } of fleet.pool('chat')!.endpoints) {
+            expect([own, foreign, requests, line.length]).toEqual([noLoad, noLoad, 0, 0]);
           }
         }
       }),

@@ -66,6 +66,8 @@ const storeAgainMs = 1_000;
 const peersMax = 10_000;
 /** Events and reports in one message: readers take no more than 20 000, and what cannot be read is lost whole. */
 const eventsPerMessageMax = 5_000;
+/** Prompt blocks of all events in one message, some 9 characters each: readers take no more than 4 million. */
+const blocksPerMessageMax = 300_000;
 const reportsPerMessageMax = 1_000;
 
 /**
@@ -153,7 +155,7 @@ export class SharedExchange {
     const { transport, routerId } = this.#options;
     for (const [pool, events] of this.#pending) {
       this.#pending.delete(pool);
-      for (const page of pages(events, eventsPerMessageMax)) transport.publish(pool, encodeEvents(routerId, this.#nextSequence(), page));
+      for (const page of eventPages(events)) transport.publish(pool, encodeEvents(routerId, this.#nextSequence(), page));
       const stored = events.flatMap((event) =>
         event.kind === 'dispatch' && event.placement !== undefined
           ? [{ keyId: event.placement.keyId, address: event.placement.away ? event.address : undefined }]
@@ -226,7 +228,8 @@ export class SharedExchange {
     this.flush();
     this.#thin(nowMs);
     for (const pool of state.pools) {
-      transport.publishSnapshot(pool, encodeSnapshot(routerId, this.#nextSequence(), state.ownLoad(pool), this.#pushing));
+      const metrics = { read: state.takeMetrics(pool), nowMs };
+      transport.publishSnapshot(pool, encodeSnapshot(routerId, this.#nextSequence(), state.ownLoad(pool), this.#pushing, metrics));
     }
     this.#missSilent(nowMs);
   }
@@ -254,11 +257,12 @@ export class SharedExchange {
     peer.sequences.set(pool, message.sequence);
     if (message.kind === 'snapshot') {
       peer.pushes = message.pushes;
-      state.applySnapshot(message.router, pool, message.loads, message.pushes);
+      state.applySnapshot(message.router, pool, message.loads, message.pushes, nowMs);
+      for (const [address, { ageMs, ...told }] of message.metrics ?? []) state.applyMetrics(pool, address, { scrapedMs: nowMs - ageMs, ...told });
     } else {
       for (const event of message.events) {
         // A router that does not push still sends dispatches that move a session: its snapshots hold their load.
-        if (peer.pushes) state.applyEvent(message.router, event);
+        if (peer.pushes) state.applyEvent(message.router, event, nowMs);
         else if (event.kind === 'dispatch' && event.placement !== undefined) state.applyPlacement(pool, event.address, event.placement);
       }
     }
@@ -314,9 +318,10 @@ export class SharedExchange {
     for (const [router, { lastHeardMs }] of this.#peers) {
       if (nowMs - lastHeardMs <= patienceMs) continue;
       this.#peers.delete(router);
-      state.forget(router);
+      state.forget(router, nowMs);
     }
     if (!this.#down) this.#idsLastSeen = [routerId, ...this.#peers.keys()].sort();
+    state.noteRouters(this.#idsLastSeen.length);
     state.shareCaps(this.#down ? this.capShare() : undefined);
   }
 
@@ -338,6 +343,21 @@ export class SharedExchange {
     this.#calmSeconds = perSecond < 0.6 * max ? this.#calmSeconds + 1 : 0;
     if (this.#calmSeconds >= 5) this.#pushing = true;
   }
+}
+
+function* eventPages(events: readonly LoadEvent[]): Generator<readonly LoadEvent[]> {
+  let from = 0;
+  let blocks = 0;
+  for (const [at, event] of events.entries()) {
+    const more = event.kind === 'dispatch' ? (event.cached?.prefixHashes.length ?? 0) : 0;
+    if (at - from === eventsPerMessageMax || blocks + more > blocksPerMessageMax) {
+      yield events.slice(from, at);
+      from = at;
+      blocks = 0;
+    }
+    blocks += more;
+  }
+  yield from === 0 ? events : events.slice(from);
 }
 
 function* pages<T>(all: readonly T[], size: number): Generator<readonly T[]> {

@@ -4,11 +4,11 @@ import type { Completion, LoadEvent, StateExchange } from '../../src/router/port
 const address = '10.0.0.1:80';
 const finished: Completion = { ending: 'finished', signal: 'access-log', status: 200 };
 const events: readonly LoadEvent[] = [
-  { kind: 'dispatch', pool: 'chat', address, promptTokens: 10, placement: { keyId: 'f'.repeat(32), away: true } },
-  { kind: 'first-token', pool: 'chat', address, promptTokens: 10 },
-  { kind: 'done', pool: 'chat', address, promptTokens: 10, waiting: false },
+  { kind: 'dispatch', pool: 'chat', address, promptTokens: 10, uncachedTokens: 4, placement: { keyId: 'f'.repeat(32), away: true }, cached: { keyId: 'f'.repeat(32), prefixHashes: [7, 2 ** 53 - 1] } },
+  { kind: 'first-token', pool: 'chat', address, uncachedTokens: 4 },
+  { kind: 'done', pool: 'chat', address, promptTokens: 10, uncachedTokens: 4, waiting: false },
   // Of a pool and an endpoint that nobody has.
-  { kind: 'dispatch', pool: '__proto__', address: 'constructor', promptTokens: 10, placement: undefined },
+  { kind: 'dispatch', pool: '__proto__', address: 'constructor', promptTokens: 10, uncachedTokens: 10, placement: undefined, cached: undefined },
 ];
 
 /** What the router relies on, whatever carries the exchange. `create` makes one that is not started, for the pool `chat`. */

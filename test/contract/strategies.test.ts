@@ -1,9 +1,11 @@
 import { existsSync, readdirSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { EndpointSnapshot } from '../../src/core/fleet-snapshot.ts';
+import * as z from 'zod';
+import { type EndpointSnapshot, idleEndpoint } from '../../src/core/fleet-snapshot.ts';
 import { createAffinityHasher, hashName } from '../../src/core/hash.ts';
 import type { DecisionInput } from '../../src/core/policy.ts';
+import { noFacts, prefixBlockTokens } from '../../src/core/request-facts.ts';
 import { presets, type StepSpec } from '../../src/strategies/presets.ts';
 import { registry } from '../../src/strategies/registry.ts';
 import type { Strategy } from '../../src/strategies/strategy.ts';
@@ -18,7 +20,7 @@ const all: Strategy<string, unknown>[] = [...filters, ...scorers, ...pickers];
 
 /** Frozen all the way down: a strategy that writes to what it is given throws. */
 function frozen<T>(value: T): T {
-  if (typeof value === 'object' && value !== null && !Object.isFrozen(value) && !(value instanceof Set)) {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value) && !(value instanceof Set) && !(value instanceof Map)) {
     Object.freeze(value);
     for (const inner of Object.values(value)) frozen(inner);
   }
@@ -26,56 +28,91 @@ function frozen<T>(value: T): T {
 }
 
 const count = fc.oneof(fc.nat({ max: 5 }), fc.nat({ max: 1_000_000 }));
+const share = fc.double({ min: 0, max: 1, noNaN: true });
+const positive = fc.double({ min: 0.001, max: 1_000_000, noNaN: true });
+const maybe = <T>(some: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(some, { nil: undefined, freq: 3 });
+const times = fc.record({ mean: positive, p95: positive, p99: positive });
+const latency = fc.record({ samples: fc.nat({ max: 200 }), ttftMs: maybe(times), tpotMs: maybe(times), failureShare: share });
+const metrics = fc.record({
+  scrapedMs: fc.double({ min: 0, max: 1e9, noNaN: true }),
+  requestsRunning: maybe(count),
+  requestsQueued: maybe(count),
+  kvUsage: maybe(share),
+  kvTokensMax: maybe(fc.integer({ min: 1, max: 2_000_000 })),
+  adapters: maybe(fc.uniqueArray(fc.constantFrom('small', 'tuned', 'large'), { maxLength: 3 }).map((names) => new Set(names))),
+  adaptersMax: maybe(fc.nat({ max: 4 })),
+});
+/** The labels that examples of strategies name, and others. */
+const labels = fc.record(
+  { gpu: fc.constantFrom('h100', 'h200', 'l4'), zone: fc.constantFrom('a', 'b'), region: fc.constantFrom('eu-west', 'eu-central', 'us-east') },
+  { requiredKeys: [] },
+);
 const endpoint = fc
   .record({
     id: fc.nat({ max: 10_000 }),
-    weight: fc.oneof(fc.constant(1), fc.double({ min: 0.001, max: 1_000_000, noNaN: true })),
+    weight: fc.oneof(fc.constant(1), positive),
+    labels,
     state: fc.constantFrom('ready', 'not-ready', 'ejected', 'draining'),
-    requestsMax: fc.option(fc.integer({ min: 1, max: 10 }), { nil: undefined }),
+    readySinceMs: maybe(fc.double({ min: 0, max: 1e9, noNaN: true })),
+    requestsMax: maybe(fc.integer({ min: 1, max: 10 })),
+    contextTokensMax: maybe(fc.integer({ min: 1, max: 200_000 })),
     full: fc.boolean(),
     requests: count,
     promptTokens: count,
-    waitingShare: fc.double({ min: 0, max: 1, noNaN: true }),
+    requestsWaiting: count,
+    uncachedTokensWaiting: count,
+    headTokens: count,
+    headSinceMs: fc.double({ min: 0, max: 1e9, noNaN: true }),
+    latency: maybe(latency),
+    metrics: maybe(metrics),
   })
-  .map(({ id, waitingShare, ...rest }): EndpointSnapshot => {
+  .map(({ id, ...rest }): EndpointSnapshot => {
     const address = `10.0.${id >> 8}.${id & 255}:80`;
-    return { ...rest, address, hash: hashName(address), labels: {}, promptTokensWaiting: Math.floor(rest.promptTokens * waitingShare) };
+    return { ...rest, address, hash: hashName(address) };
   });
 
 /** A pool as the fleet view gives it, sorted by address, and a request to it. */
 const situation = fc
   .record({
     endpoints: fc.uniqueArray(endpoint, { minLength: 1, maxLength: 12, selector: ({ address }) => address }),
-    session: fc.option(fc.string(), { nil: undefined }),
-    placed: fc.option(fc.nat(), { nil: undefined }),
+    session: maybe(fc.string()),
+    placed: maybe(fc.nat()),
     promptTokens: fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 200_000 })),
+    maxTokens: maybe(fc.nat({ max: 100_000 })),
+    blocks: fc.array(fc.maxSafeNat(), { maxLength: 20 }),
+    cachedBlocks: fc.array(fc.nat({ max: 25 }), { maxLength: 12 }),
     draw: fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
     sequence: fc.nat(),
     nowMs: fc.double({ min: 0, max: 1e9, noNaN: true }),
-    tenant: fc.option(fc.string(), { nil: undefined }),
-    model: fc.option(fc.string(), { nil: undefined }),
+    tenant: maybe(fc.string()),
+    model: maybe(fc.oneof(fc.string(), fc.constantFrom('small', 'tuned'))),
   })
-  .map(({ endpoints, session, placed, tenant, model, ...rest }) => {
+  .map(({ endpoints, session, placed, tenant, model, maxTokens, blocks, cachedBlocks, ...rest }) => {
     const sorted = [...endpoints].sort((x, y) => (x.address < y.address ? -1 : 1));
+    const cached = sorted.slice(0, cachedBlocks.length).map(({ address }, i): [string, number] => [address, cachedBlocks[i]! * prefixBlockTokens]);
     const input: DecisionInput = {
       ...rest,
       facts: {
+        ...noFacts,
         path: '/v1/chat/completions',
         model,
         session,
         tenant,
         promptTokens: rest.promptTokens,
-        maxTokens: undefined,
-        stream: undefined,
-        prefixHashes: [],
-        subset: undefined,
+        maxTokens,
+        prefixHashes: blocks,
       },
       pool: { name: 'chat', endpoints: sorted },
       affinityKey: session === undefined ? undefined : hash(tenant ?? '', session),
       placedOn: placed === undefined ? undefined : sorted[placed % (sorted.length + 1)]?.address,
+      cachedTokens: new Map(cached),
     };
     return frozen(input);
   });
+
+/** The parameters that its documentation shows, else none. */
+const parametersOf = (strategy: Strategy<string, unknown>): unknown => strategy.parameters.parse(strategy.example ?? {});
+const create = (strategy: Strategy<string, unknown>): unknown => strategy.create(parametersOf(strategy));
 
 const scoresFor = (input: DecisionInput): number[] => input.pool.endpoints.map((_, i) => ((input.sequence + i * 7) % 5) / 4);
 
@@ -100,36 +137,59 @@ describe.each(all.map((strategy) => [`${strategy.kind} ${strategy.type}`, strate
     expect(existsSync(new URL(`${type}.test.ts`, folder(`${kind}s`)))).toBe(true);
   });
 
-  it('works without any parameters', () => {
-    expect(strategy.create(strategy.parameters.parse({}))).toBeTypeOf('function');
+  it('works with its example, and without any parameters unless it needs some', () => {
+    expect(create(strategy)).toBeTypeOf('function');
+    const bare = strategy.parameters.safeParse({});
+    if (bare.success) expect(strategy.create(bare.data)).toBeTypeOf('function');
+    else expect(strategy.example).toBeDefined();
   });
 
   it('refuses parameters that it does not know, and what is no object', () => {
-    const outcome = strategy.parameters.safeParse({ 'not-a-parameter': 1 });
+    const outcome = strategy.parameters.safeParse({ ...(strategy.example as object | undefined), 'not-a-parameter': 1 });
     expect(outcome.error?.issues).toMatchObject([{ code: 'unrecognized_keys', keys: ['not-a-parameter'] }]);
     for (const value of [null, 1, 'x', []]) expect(strategy.parameters.safeParse(value).success).toBe(false);
   });
 
   it('makes independent instances', () => {
-    expect(strategy.create(strategy.parameters.parse({}))).not.toBe(strategy.create(strategy.parameters.parse({})));
+    expect(create(strategy)).not.toBe(create(strategy));
+  });
+
+  it('says what it prefers, when it is wrong, its formula and source, and what each parameter means', () => {
+    for (const text of [strategy.prefers, strategy.wrongWhen, strategy.source]) expect(text).toMatch(/^[A-Z“].{20,}[.”]$/s);
+    expect(strategy.formula).toMatch(/^\S.{5,}[^.]$/);
+    const { properties = {} } = z.toJSONSchema(strategy.parameters, { io: 'input' }) as { properties?: Record<string, { description?: string }> };
+    for (const [name, { description }] of Object.entries(properties)) expect([name, description]).toEqual([name, expect.stringMatching(/^.{10,}[^.]$/s)]);
+    for (const name of Object.keys((strategy.example as object | undefined) ?? {})) expect(properties).toHaveProperty(name);
   });
 });
 
 describe.each(filters.map((filter) => [filter.type, filter] as const))('filter %s', (_type, filter) => {
-  const run = filter.create(filter.parameters.parse({}));
+  const parameters = parametersOf(filter);
+  const parts = [filter.create(parameters), filter.createPreference?.(parameters)].filter((part) => part !== undefined);
+  const judge = (candidate: EndpointSnapshot, input: DecisionInput): (string | undefined)[] => parts.map((part) => part(candidate, input));
 
   it('is pure', () => {
-    expectPure((input) => input.pool.endpoints.map((candidate) => run(candidate, input)));
+    expectPure((input) => input.pool.endpoints.map((candidate) => judge(candidate, input)));
   });
 
-  it('gives stable codes, and lets an idle, ready, unlimited endpoint pass', () => {
+  it('judges an endpoint the same, whichever it is asked about first', () => {
+    fc.assert(
+      fc.property(situation, (input) => {
+        const forward = input.pool.endpoints.map((candidate) => judge(candidate, input));
+        const [hard, preference] = [filter.create(parameters), filter.createPreference?.(parameters)];
+        const backward = [...input.pool.endpoints].reverse().map((candidate) => [hard, preference].flatMap((part) => (part ? [part(candidate, input)] : [])));
+        expect(backward.reverse()).toEqual(forward);
+      }),
+    );
+  });
+
+  it('gives stable codes, and lets an idle, ready, unlimited endpoint that has what is wanted pass', () => {
     fc.assert(
       fc.property(situation, (input) => {
         for (const candidate of input.pool.endpoints) {
-          const reason = run(candidate, input);
-          if (reason !== undefined) expect(reason).toMatch(/^[a-z]+(-[a-z]+)*$/);
-          const idle = { ...candidate, state: 'ready' as const, requestsMax: undefined, full: false, requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
-          expect(run(idle, input)).toBeUndefined();
+          for (const reason of judge(candidate, input)) if (reason !== undefined) expect(reason).toMatch(/^[a-z]+(-[a-z]+)*$/);
+          const idle = { ...idleEndpoint(candidate.address), weight: candidate.weight, labels: { gpu: 'h100', zone: 'a', region: 'eu-west' } };
+          expect(judge(idle, { ...input, pool: { name: 'chat', endpoints: [idle] } })).toEqual(parts.map(() => undefined));
         }
       }),
     );
@@ -137,12 +197,14 @@ describe.each(filters.map((filter) => [filter.type, filter] as const))('filter %
 
   it('rejects something: a filter that never does is none', () => {
     const samples = fc.sample(situation, { numRuns: 200, seed: 1 });
-    expect(samples.some((input) => input.pool.endpoints.some((candidate) => run(candidate, input) !== undefined))).toBe(true);
+    parts.forEach((_, i) => {
+      expect(samples.some((input) => input.pool.endpoints.some((candidate) => judge(candidate, input)[i] !== undefined))).toBe(true);
+    });
   });
 });
 
 describe.each(scorers.map((scorer) => [scorer.type, scorer] as const))('scorer %s', (_type, scorer) => {
-  const run = scorer.create(scorer.parameters.parse({}));
+  const run = scorer.create(parametersOf(scorer));
 
   it('is pure', () => {
     expectPure((input) => run(input.pool.endpoints, input));
@@ -161,6 +223,15 @@ describe.each(scorers.map((scorer) => [scorer.type, scorer] as const))('scorer %
     );
   });
 
+  it('rates each candidate the same, in whatever order they come', () => {
+    fc.assert(
+      fc.property(situation, (input) => {
+        const candidates = input.pool.endpoints;
+        expect([...run([...candidates].reverse(), input)].reverse()).toEqual(run(candidates, input));
+      }),
+    );
+  });
+
   it('tells some candidates apart: a scorer that never does is none', () => {
     const samples = fc.sample(situation, { numRuns: 200, seed: 1 });
     expect(samples.some((input) => new Set(run(input.pool.endpoints, input)).size > 1)).toBe(true);
@@ -168,7 +239,7 @@ describe.each(scorers.map((scorer) => [scorer.type, scorer] as const))('scorer %
 });
 
 describe.each(pickers.map((picker) => [picker.type, picker] as const))('picker %s', (_type, picker) => {
-  const run = picker.create(picker.parameters.parse({}));
+  const run = picker.create(parametersOf(picker));
 
   it('is pure', () => {
     expectPure((input) => run(input.pool.endpoints, scoresFor(input), input));
@@ -178,25 +249,34 @@ describe.each(pickers.map((picker) => [picker.type, picker] as const))('picker %
     fc.assert(
       fc.property(situation, (input) => {
         const candidates = input.pool.endpoints;
-        const { order, reason, home } = run(candidates, scoresFor(input), input);
+        const { order, reason, home, costs } = run(candidates, scoresFor(input), input);
         expect([...order].sort((x, y) => (x.address < y.address ? -1 : 1))).toEqual(candidates);
         for (const candidate of order) expect(candidates).toContain(candidate);
         expect(reason).toMatch(/^[a-z]+(-[a-z]+)*$/);
         if (home !== undefined) expect(candidates.map(({ address }) => address)).toContain(home);
+        if (costs !== undefined) {
+          expect(costs).toHaveLength(candidates.length);
+          for (const cost of costs) expect(cost).toSatisfy(Number.isFinite);
+        }
       }),
     );
   });
 
   it('does not send everything to one endpoint', () => {
     const firsts = new Set<string | undefined>();
-    const candidates = [1, 2, 3].map((i): EndpointSnapshot => {
-      const address = `10.0.0.${i}:80`;
-      const idle = { state: 'ready' as const, requestsMax: undefined, full: false, requests: 0, promptTokens: 0, promptTokensWaiting: 0 };
-      return { address, hash: hashName(address), weight: 1, labels: {}, ...idle };
-    });
+    const candidates = [1, 2, 3].map((i) => idleEndpoint(`10.0.0.${i}:80`));
     const [sample] = fc.sample(situation, { numRuns: 1, seed: 1 });
     for (let i = 0; i < 60; i += 1) {
-      const input = { ...sample!, pool: { name: 'chat', endpoints: candidates }, affinityKey: hash('', `session-${i}`), placedOn: undefined, draw: i / 60, sequence: i };
+      const input = {
+        ...sample!,
+        facts: noFacts,
+        pool: { name: 'chat', endpoints: candidates },
+        affinityKey: hash('', `session-${i}`),
+        placedOn: undefined,
+        cachedTokens: new Map<string, number>(),
+        draw: i / 60,
+        sequence: i,
+      };
       firsts.add(run(candidates, [1, 1, 1], input).order[0]?.address);
     }
     expect(firsts.size).toBe(3);

@@ -79,7 +79,7 @@ describe('what is kept in Redis', () => {
     const routed = router.route({ session: 's', promptTokens: 10 });
     await router.router.secure(routed);
     await router.exchange.caps!.acquire('chat', 'a.9', [{ address: one, requestsMax: 2 }]);
-    router.exchange.publish({ kind: 'dispatch', pool: 'chat', address: two, promptTokens: 1, placement: { keyId: keyIdOf(1), away: true } });
+    router.exchange.publish({ kind: 'dispatch', pool: 'chat', address: two, promptTokens: 1, uncachedTokens: 1, placement: { keyId: keyIdOf(1), away: true }, cached: undefined });
     await until(async () => (await admin.dbsize()) === 4, 1_000, () => admin.keys('*'));
     const kept = await admin.keys('*');
     expect(kept.sort()).toEqual([keys.cap('chat', one), keys.placements('chat'), keys.routers('chat'), keys.snapshot('chat', 'a')].sort());

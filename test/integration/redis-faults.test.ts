@@ -146,7 +146,8 @@ describe('requests go on, at the same cost, and within 2 s all agree again, when
       const recoveringMs = await until(() => agree(routers), 2_000, () => statusOf(routers));
       const told = `${name}: p99 of a decision ${healthy.p99Ms.toFixed(3)} → ${faulty.p99Ms.toFixed(3)} ms, processor ${healthy.cpuMs.toFixed(2)} → ${faulty.cpuMs.toFixed(2)} ms a request, agreed after ${recoveringMs.toFixed(0)} ms`;
       if (code !== undefined) expect(troubles, told).toEqual(routers.map(() => code));
-      expect(faulty.p99Ms, told).toBeLessThan(3 * healthy.p99Ms + 1);
+      // Whoever waited for Redis would wait 500 ms; what a busy machine adds is a matter of some scheduling rounds.
+      expect(faulty.p99Ms, told).toBeLessThan(3 * healthy.p99Ms + 10);
       // What a failing Redis causes must not eat the processor.
       expect(faulty.cpuMs, told).toBeLessThan(3 * healthy.cpuMs + 0.5);
       // The same cause is told once, not once per message.
@@ -191,7 +192,7 @@ describe('what a hostile or broken writer leaves in Redis', () => {
     await strewing;
     load.end();
     await until(() => agree(routers), 2_000, () => statusOf(routers));
-    expect(faulty.p99Ms).toBeLessThan(3 * healthy.p99Ms + 2);
+    expect(faulty.p99Ms).toBeLessThan(3 * healthy.p99Ms + 10);
     for (const { placements } of routers) expect(placements.find('chat', 'f'.repeat(32))).toBeUndefined();
     // The keys are what they should be again.
     expect(await admin.type(keys.routers('chat'))).toBe('zset');

@@ -63,7 +63,7 @@ describe('users', () => {
     const caps = router.exchange.caps!;
     expect(await caps.acquire('chat', 'capped.1', [{ address: '10.0.0.1:80', requestsMax: 1 }])).toEqual({ taken: '10.0.0.1:80' });
     caps.release('chat', '10.0.0.1:80', 'capped.1');
-    router.exchange.publish({ kind: 'dispatch', pool: 'chat', address: '10.0.0.1:80', promptTokens: 1, placement: { keyId: 'f'.repeat(32), away: true } });
+    router.exchange.publish({ kind: 'dispatch', pool: 'chat', address: '10.0.0.1:80', promptTokens: 1, uncachedTokens: 1, placement: { keyId: 'f'.repeat(32), away: true }, cached: undefined });
     await until(async () => (await admin.exists('fairlead:{chat}:placements')) === 1, 1_000);
     expect(await caps.acquire('chat', 'capped.2', [{ address: '10.0.0.1:80', requestsMax: 1 }])).toEqual({ taken: '10.0.0.1:80' });
     await new Promise((resolve) => setTimeout(resolve, 1_200));

@@ -51,8 +51,8 @@ describe('Sentinel', () => {
     const routers = await fleet(2, redisSettings('redis://unused', { sentinel: { nodes: [local(sentinel)], name: 'main', username: undefined, password: undefined } }));
     await until(() => agree(routers), 2_000, () => statusOf(routers));
     for (let i = 0; i < 10; i += 1) routers[i % 2]!.route({ session: `s${i}`, promptTokens: 100 });
-    routers[0]!.exchange.publish({ kind: 'dispatch', pool: 'chat', address: '10.0.0.1:80', promptTokens: 1, placement: { keyId: 'f'.repeat(32), away: true } });
-    routers[0]!.exchange.publish({ kind: 'done', pool: 'chat', address: '10.0.0.1:80', promptTokens: 1, waiting: true });
+    routers[0]!.exchange.publish({ kind: 'dispatch', pool: 'chat', address: '10.0.0.1:80', promptTokens: 1, uncachedTokens: 1, placement: { keyId: 'f'.repeat(32), away: true }, cached: undefined });
+    routers[0]!.exchange.publish({ kind: 'done', pool: 'chat', address: '10.0.0.1:80', promptTokens: 1, uncachedTokens: 1, waiting: true });
     await until(() => agree(routers), 1_000, () => statusOf(routers));
 
     await master.stop();
@@ -100,8 +100,8 @@ describe('Cluster', () => {
     opened.push(() => cluster.stop());
     const routers = await fleet(3, redisSettings('redis://unused', { cluster: { nodes: cluster.nodes.map(local) } }), config);
     await until(() => agree(routers, pools), 2_000, () => statusOf(routers));
-    for (let i = 0; i < 30; i += 1) routers[i % 3]!.exchange.publish({ kind: 'dispatch', pool: 'chat', address: '10.0.0.2:80', promptTokens: 1, placement: { keyId: i.toString(16).padStart(32, '0'), away: true } });
-    for (let i = 0; i < 30; i += 1) routers[i % 3]!.exchange.publish({ kind: 'done', pool: 'chat', address: '10.0.0.2:80', promptTokens: 1, waiting: true });
+    for (let i = 0; i < 30; i += 1) routers[i % 3]!.exchange.publish({ kind: 'dispatch', pool: 'chat', address: '10.0.0.2:80', promptTokens: 1, uncachedTokens: 1, placement: { keyId: i.toString(16).padStart(32, '0'), away: true }, cached: undefined });
+    for (let i = 0; i < 30; i += 1) routers[i % 3]!.exchange.publish({ kind: 'done', pool: 'chat', address: '10.0.0.2:80', promptTokens: 1, uncachedTokens: 1, waiting: true });
     for (let i = 0; i < 30; i += 1) await routers[i % 3]!.router.secure(routers[i % 3]!.route({ session: `s${i}`, model: pools[i % 3 === 0 ? 0 : 1]!, promptTokens: 10 }));
     await until(() => agree(routers, pools), 1_000, () => statusOf(routers));
     for (const pool of pools) {

@@ -95,6 +95,7 @@ export function createRouterUnderTest({ id, config, settings, secret = 'one per 
     foreignReport: nothing,
     unknownLease: nothing,
     noCompletionSignal: nothing,
+    noFirstToken: () => {},
   };
   const exchange = createRedisExchange({
     settings,

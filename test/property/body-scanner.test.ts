@@ -235,14 +235,15 @@ const fullPlan = fc
   })
   .map((part): ScanPlan => ({ ...part, wantPromptBytes: true, scanBytesMax: 1 << 20 }));
 
-const anyPlan = fc.record({
+const anyPlan: fc.Arbitrary<ScanPlan> = fc.record({
   fields: fc.uniqueArray(fc.constantFrom(...fieldPool), { maxLength: 3 }),
   promptFields: fc.uniqueArray(fc.constantFrom(...promptPool)),
   wantPromptBytes: fc.boolean(),
   prefixBlockBytes: fc.integer({ min: 0, max: 40 }),
   prefixBlocksMax: fc.integer({ min: 0, max: 6 }),
   scanBytesMax: fc.oneof({ weight: 3, arbitrary: fc.constant(1 << 20) }, { weight: 1, arbitrary: fc.nat(200) }),
-});
+  areAlternatives: fc.boolean(),
+}).map(({ areAlternatives, ...plan }) => ({ ...plan, ...(areAlternatives && { alternatives: [plan.fields] }) }));
 
 /** A change to a body: at a place given as a share of its length. */
 const edits = fc.array(
@@ -284,6 +285,38 @@ describe('body scanner', () => {
         });
         const result = scanChunks(plan, Buffer.from(written), sizes);
         expect(result).toEqual({ status: 'done', fields: expected, promptBytes: 0, prefixHashes: [] });
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('finds the first of alternatives that JSON.parse would, however early it stops', () => {
+    const scalars = fc.oneof(fc.constantFrom('x', 'y', 7, '', true, null), fc.record({ user: fc.constantFrom('in', '') }));
+    const entry = fc.tuple(fc.constantFrom('model', 'user', 'metadata', 'a', 'b'), scalars);
+    fc.assert(
+      fc.property(fc.uniqueArray(entry, { selector: ([name]) => name }), chunkSizes, fc.nat(2), (entries, sizes, rest) => {
+        const list = ['model', 'metadata.user', 'metadata', 'a'];
+        const plan: ScanPlan = {
+          fields: [...list, ...['user', 'b'].slice(0, rest)],
+          alternatives: [list],
+          promptFields: [],
+          wantPromptBytes: false,
+          prefixBlockBytes: 0,
+          prefixBlocksMax: 0,
+          scanBytesMax: 1 << 20,
+        };
+        const body = Object.fromEntries(entries) as Record<string, unknown>;
+        const first = (read: (path: string) => unknown): unknown =>
+          list.map(read).find((value) => typeof value === 'number' || (typeof value === 'string' && value !== ''));
+        const expected = first((path) => (path === 'metadata.user' ? (body['metadata'] as { user?: unknown } | null | undefined)?.user : body[path]));
+        const { status, fields } = scanChunks(plan, Buffer.from(JSON.stringify(body)), sizes);
+        expect(status).toBe('done');
+        expect(first((path) => fields[plan.fields.indexOf(path)])).toBe(expected);
+        // What is asked for besides is always read.
+        for (const name of plan.fields.slice(list.length)) {
+          const value = body[name];
+          expect(fields[plan.fields.indexOf(name)]).toBe(typeof value === 'object' ? undefined : value);
+        }
       }),
       { numRuns: 300 },
     );

@@ -67,7 +67,7 @@ function leasesOf(answers: readonly ProcessingResponse[]): string[] {
 function expectNothingCounted(trial: Trial): void {
   expect(trial.router.requestsInFlight).toBe(0);
   for (const pool of trial.fleet.pools.values()) {
-    for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, promptTokensWaiting: 0 });
+    for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 });
   }
 }
 

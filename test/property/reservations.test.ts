@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { noLoad } from '../../src/fleet/endpoint.ts';
 import { FleetPool } from '../../src/fleet/fleet-view.ts';
 import { Reservations } from '../../src/fleet/reservations.ts';
 
@@ -14,6 +15,7 @@ const operation = fc.oneof(
     lease: fc.nat({ max: leases - 1 }),
     endpoint: fc.nat({ max: endpoints - 1 }),
     promptTokens: fc.nat({ max: 100_000 }),
+    cachedShare: fc.constantFrom(0, 0.3, 0.9),
   }),
   fc.record({ kind: fc.constant('first-token' as const), lease: fc.nat({ max: leases - 1 }) }),
   fc.record({ kind: fc.constant('release' as const), lease: fc.nat({ max: leases - 1 }) }),
@@ -24,6 +26,7 @@ const operation = fc.oneof(
 interface Held {
   endpoint: number;
   promptTokens: number;
+  uncachedTokens: number;
   startedMs: number;
   waiting: boolean;
 }
@@ -47,25 +50,28 @@ describe('reservations', () => {
             case 'reserve': {
               const lease = `a.${step.lease}`;
               const held = model.get(lease);
+              const { promptTokens } = step;
+              const uncachedTokens = Math.ceil(promptTokens * (1 - step.cachedShare));
               if (held === undefined) made += 1;
               model.set(lease, {
                 endpoint: step.endpoint,
-                promptTokens: step.promptTokens,
+                promptTokens,
+                uncachedTokens,
                 startedMs: held?.startedMs ?? nowMs,
                 waiting: held?.waiting ?? true,
               });
-              reservations.reserve(lease, pool, pool.endpoints[step.endpoint]!, step.promptTokens, nowMs);
+              reservations.reserve(lease, pool, pool.endpoints[step.endpoint]!, { promptTokens, uncachedTokens }, nowMs);
               break;
             }
             case 'first-token': {
               const held = model.get(`a.${step.lease}`);
-              expect(reservations.firstToken(`a.${step.lease}`) !== undefined).toBe(held?.waiting === true);
+              expect(reservations.firstToken(`a.${step.lease}`, nowMs) !== undefined).toBe(held?.waiting === true);
               if (held !== undefined) held.waiting = false;
               break;
             }
             case 'release': {
               const known = model.delete(`a.${step.lease}`);
-              expect(reservations.release(`a.${step.lease}`) !== undefined).toBe(known);
+              expect(reservations.release(`a.${step.lease}`, nowMs) !== undefined).toBe(known);
               if (known) ended += 1;
               break;
             }
@@ -74,7 +80,7 @@ describe('reservations', () => {
               break;
             case 'expire': {
               const due = [...model].filter(([, { startedMs }]) => startedMs <= nowMs - ageMs);
-              const expired = reservations.expire(nowMs - ageMs);
+              const expired = reservations.expire(nowMs - ageMs, nowMs);
               expect(expired.map(({ lease }) => lease).sort()).toEqual(due.map(([lease]) => lease).sort());
               expect(expired.map(({ startedMs }) => startedMs)).toEqual(expired.map(({ startedMs }) => startedMs).sort((x, y) => x - y));
               for (const [lease] of due) model.delete(lease);
@@ -82,22 +88,24 @@ describe('reservations', () => {
               break;
             }
           }
-          pool.endpoints.forEach(({ own }, i) => {
+          pool.endpoints.forEach(({ own, line }, i) => {
             const here = [...model.values()].filter(({ endpoint }) => endpoint === i);
             expect(own).toEqual({
               requests: here.length,
               promptTokens: here.reduce((sum, { promptTokens }) => sum + promptTokens, 0),
-              promptTokensWaiting: here.reduce((sum, { promptTokens, waiting }) => sum + (waiting ? promptTokens : 0), 0),
+              requestsWaiting: here.filter(({ waiting }) => waiting).length,
+              uncachedTokensWaiting: here.reduce((sum, { uncachedTokens, waiting }) => sum + (waiting ? uncachedTokens : 0), 0),
             });
+            expect(line.length).toBe(own.requestsWaiting);
           });
           expect(reservations.size).toBe(model.size);
         }
 
         // Whatever is left ends too, and then nothing is counted anywhere.
-        ended += reservations.expire(Infinity).length;
+        ended += reservations.expire(Infinity, nowMs).length;
         expect(ended).toBe(made);
         expect(reservations.size).toBe(0);
-        for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, promptTokensWaiting: 0 });
+        for (const { own, line } of pool.endpoints) expect([own, line.length, line.headTokens]).toEqual([noLoad, 0, 0]);
       }),
       { numRuns: 500 },
     );

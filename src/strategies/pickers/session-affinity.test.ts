@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
-import { createAffinityHasher, hashName } from '../../core/hash.ts';
+import { type EndpointSnapshot, idleEndpoint } from '../../core/fleet-snapshot.ts';
+import { createAffinityHasher } from '../../core/hash.ts';
 import type { DecisionInput, Preference } from '../../core/policy.ts';
 import { rendezvousOrder } from '../../core/rendezvous.ts';
 import { noFacts } from '../../core/request-facts.ts';
@@ -20,18 +20,8 @@ interface Written {
  * the weights give is checked instead of assumed.
  */
 function preferred(...written: readonly Written[]): EndpointSnapshot[] {
-  const bare = written.map((_, i) => ({ address: `10.0.0.${i + 1}:80`, hash: hashName(`10.0.0.${i + 1}:80`), weight: 1 }));
-  const endpoints = rendezvousOrder(key, bare).map((member, i) => ({
-    ...member,
-    weight: written[i]?.weight ?? 1,
-    labels: {},
-    state: 'ready' as const,
-    requestsMax: undefined,
-    full: false,
-    requests: written[i]?.requests ?? 0,
-    promptTokens: written[i]?.promptTokens ?? 0,
-    promptTokensWaiting: 0,
-  }));
+  const bare = written.map((_, i) => idleEndpoint(`10.0.0.${i + 1}:80`));
+  const endpoints = rendezvousOrder(key, bare).map((member, i): EndpointSnapshot => ({ ...member, ...written[i] }));
   expect(rendezvousOrder(key, endpoints)).toEqual(endpoints);
   return endpoints;
 }
@@ -54,6 +44,7 @@ function pick(
       affinityKey: key,
       placedOn: undefined,
       promptTokens: 100,
+      cachedTokens: new Map(),
       nowMs: 0,
       draw: 0,
       sequence: 0,

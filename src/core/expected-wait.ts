@@ -1,0 +1,23 @@
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
+
+/** Prefill speed that stands for an endpoint of weight 1, in tokens/ms. What it is matters little: 15 to 100 give the same (ROUTING.md). */
+export const tokensPerMsDefault = 45;
+
+/** The part of the first request in line that the clock may take off: an endpoint that hangs must not look idle. */
+const headShareMax = 0.9;
+
+/**
+ * Prefill that an endpoint still has before it, in tokens: the uncached tokens of all that wait, less what it is believed to have done
+ * of the first since its last sign of progress.
+ */
+export function waitingTokens(endpoint: EndpointSnapshot, tokensPerMs: number, nowMs: number): number {
+  const { headTokens, headSinceMs, uncachedTokensWaiting, weight } = endpoint;
+  const doneMax = headShareMax * headTokens;
+  const done = Math.min(doneMax, tokensPerMs * weight * Math.max(0, nowMs - headSinceMs));
+  return Math.max(0, uncachedTokensWaiting - done);
+}
+
+/** Time until the first token of a prompt of which `uncachedTokens` are to be computed, in ms, if it were sent to the endpoint now. */
+export function expectedTtftMs(endpoint: EndpointSnapshot, uncachedTokens: number, tokensPerMs: number, nowMs: number): number {
+  return (waitingTokens(endpoint, tokensPerMs, nowMs) + uncachedTokens) / (tokensPerMs * endpoint.weight);
+}

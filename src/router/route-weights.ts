@@ -1,0 +1,68 @@
+import type { Route, RoutingTable } from './routing-table.ts';
+
+/** What an operator set for one route; the configuration holds for whatever is undefined. */
+export interface RouteWeightsOverlay {
+  /** A weight for each target, in the route's order. */
+  readonly weights?: readonly number[] | undefined;
+  /** Part of the shift that has moved, from 0 to 1, whatever its schedule says. */
+  readonly shiftShare?: number | undefined;
+}
+
+/** A change as an operator writes it. Targets left out keep the weight they have now. */
+export interface RouteWeightsChange {
+  readonly targets?: readonly { readonly pool: string; readonly model?: string | undefined; readonly weight: number }[] | undefined;
+  readonly shiftShare?: number | undefined;
+}
+
+/** Weights that operators set while the router runs, beside those of the configuration. In memory only: a restart forgets them. */
+export class RouteWeights {
+  readonly #routes: ReadonlyMap<string, Route>;
+  readonly #overlays = new Map<string, RouteWeightsOverlay>();
+
+  constructor(table: RoutingTable) {
+    this.#routes = new Map(table.routes.map((route) => [route.name, route]));
+  }
+
+  /** What is set for a route; undefined: nothing, or there is no such route. */
+  of(name: string): RouteWeightsOverlay | undefined {
+    return this.#overlays.get(name);
+  }
+
+  has(name: string): boolean {
+    return this.#routes.has(name);
+  }
+
+  /** Sets weights. Returns what is wrong with the change, in words; undefined: it holds from the next request on. */
+  set(name: string, { targets, shiftShare }: RouteWeightsChange): string | undefined {
+    const route = this.#routes.get(name);
+    if (route === undefined) return `no route is named ${name}`;
+    const earlier = this.#overlays.get(name);
+    let weights = earlier?.weights;
+    if (targets !== undefined) {
+      const changed = route.targets.map(({ weight }, index) => weights?.[index] ?? weight);
+      for (const { pool, model, weight } of targets) {
+        if (!Number.isFinite(weight) || weight < 0) return `the weight of ${pool} must be a number, 0 or more`;
+        const meant = route.targets.flatMap((target, index) =>
+          target.pool.name === pool && (model === undefined || target.model === model) ? [index] : [],
+        );
+        const [index] = meant;
+        if (index === undefined) return `${pool}${model === undefined ? '' : ` with model ${model}`} is no target of this route`;
+        if (meant.length > 1) return `several targets of this route are ${pool}; name the model as well, or give them pools of their own`;
+        changed[index] = weight;
+      }
+      if (!changed.some((weight) => weight > 0)) return 'at least one target must have a weight above 0';
+      weights = changed;
+    }
+    if (shiftShare !== undefined) {
+      if (route.shift === undefined) return 'this route has no shift';
+      if (!(shiftShare >= 0 && shiftShare <= 1)) return 'shiftShare must be a number from 0 to 1';
+    }
+    this.#overlays.set(name, { weights, shiftShare: shiftShare ?? earlier?.shiftShare });
+    return undefined;
+  }
+
+  /** Back to the configuration. */
+  reset(name: string): void {
+    this.#overlays.delete(name);
+  }
+}

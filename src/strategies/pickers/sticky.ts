@@ -1,0 +1,79 @@
+import * as z from 'zod';
+import { tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
+import { type Hash64, hashName, pairFraction } from '../../core/hash.ts';
+import type { DecisionInput } from '../../core/policy.ts';
+import { byScore } from '../by-score.ts';
+import { definePicker } from '../strategy.ts';
+
+const parameters = z.strictObject({
+  tokensPerMs: z.number().positive().default(tokensPerMsDefault).describe('prefill speed of an endpoint of weight 1, in prompt tokens per ms'),
+  missWeight: z.number().min(0).default(2).describe('λ: what an uncached token costs beyond its own computing, since it also evicts what others have cached'),
+  overloadMissWeight: z.number().min(0).default(4).describe('added to λ as even the least loaded endpoint has more waiting'),
+  overloadTokens: z.number().positive().default(16_000).describe('waiting prompt tokens of the least loaded endpoint at which all of it is added'),
+  stepTokens: z.number().positive().default(8_192).describe('prompt tokens that an engine takes in one step: how long decoding requests are held up'),
+  leanMs: z
+    .number()
+    .min(0)
+    .default(120)
+    .describe('J: how far a session leans to an endpoint of its own, in ms, with many routers, so that those that know the same agree; a fifth of it with one'),
+  scoreMs: z.number().min(0).default(100).describe('what a whole point of the scorers is worth, in ms'),
+});
+
+/**
+ * Sends a request where its first token is expected soonest, reckoning that a prompt computed anew costs others too:
+ * cost = W/r + λ·u/r + d·(1 + (W + u)/step), and J for the session; lowest wins. W: prefill that waits, drained by the clock; u: uncached
+ * part of this prompt; d: requests decoding; r: prefill speed. Measured in the routing study that this project rests on.
+ */
+export const sticky = definePicker({
+  type: 'sticky',
+  prefers:
+    'The endpoint where the first token is expected soonest: little prefill waiting, much of the prompt cached. Sessions and shared prefixes stay where their cache is until waiting there costs more than computing anew elsewhere.',
+  wrongWhen:
+    'First tokens are not noticed (observe.firstToken): prompts then count as waiting until their requests end. Speeds of endpoints differ and weights do not say so. Sessions must never move: session-affinity.',
+  formula: 'min W/r + λ·u/r + d·(1 + (W + u)/stepTokens) + J; W: prefill waiting, u: uncached part of this prompt, d: requests decoding, r: prefill speed, J: leaning of the session',
+  source: 'The routing study on the Mooncake traces, on an engine model calibrated to NVIDIA Dynamo’s mocker.',
+  parameters,
+  needs: ['session', 'promptTokens', 'prefix'],
+  wantsFirstToken: true,
+  create: ({ tokensPerMs, missWeight, overloadMissWeight, overloadTokens, stepTokens, leanMs, scoreMs }) => {
+    return (candidates, scores, input) => {
+      const { cachedTokens, promptTokens, nowMs } = input;
+      const waiting = candidates.map((endpoint) => waitingTokens(endpoint, tokensPerMs, nowMs));
+      let least = Infinity;
+      candidates.forEach(({ weight }, i) => {
+        least = Math.min(least, (waiting[i] ?? 0) / weight);
+      });
+      const lambda = missWeight + overloadMissWeight * Math.min(1, least / overloadTokens);
+      const key = leanKey(input);
+      const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1));
+      const costs = candidates.map(({ address, hash, weight, requests, requestsWaiting }, i) => {
+        const rate = tokensPerMs * weight;
+        const work = waiting[i] ?? 0;
+        const uncached = promptTokens - (cachedTokens.get(address) ?? 0);
+        const decoding = Math.max(0, requests - requestsWaiting) / weight;
+        const lean = leanNowMs * (1 - pairFraction(key, hash));
+        return work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - scoreMs * (scores[i] ?? 0);
+      });
+      const order = byScore(
+        candidates,
+        costs.map((cost) => -cost),
+        input.draw,
+      );
+      const chosen = cachedTokens.get(order[0]?.address ?? '') ?? 0;
+      let most = 0;
+      for (const { address } of candidates) most = Math.max(most, cachedTokens.get(address) ?? 0);
+      const reason = most === 0 ? 'nothing-cached' : chosen === most ? 'cache-kept' : chosen > 0 ? 'cache-partly-kept' : 'cache-left';
+      return { order, reason, home: undefined, costs };
+    };
+  },
+});
+
+/** Part of the lean that a router alone does without: there is nobody to agree with, and the lean costs a little. */
+const leanSavedAlone = 0.8;
+
+/** By what a request leans: its session, else its prefix, else chance. */
+function leanKey({ affinityKey, facts, draw }: DecisionInput): Hash64 {
+  if (affinityKey !== undefined) return affinityKey;
+  const block = facts.prefixHashes.at(-1);
+  return hashName(block === undefined ? String(draw) : String(block));
+}

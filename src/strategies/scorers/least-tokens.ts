@@ -1,0 +1,43 @@
+import * as z from 'zod';
+import { tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
+import { defineScorer } from '../strategy.ts';
+
+const parameters = z.strictObject({
+  tokensPerMs: z
+    .number()
+    .positive()
+    .default(tokensPerMsDefault)
+    .describe('prefill speed of an endpoint of weight 1, in prompt tokens per ms: how fast waiting work is taken to shrink between signs of progress'),
+  decodingTokens: z
+    .number()
+    .min(0)
+    .default(tokensPerMsDefault)
+    .describe('what a request that is decoding already counts, in prompt tokens; the default takes it to hold up each step by about 1 ms'),
+});
+
+/**
+ * Prefers the least prefill before the first token of this request: work that waits, drained by the clock, plus this prompt's uncached
+ * part, plus what decoding requests hold up, over the endpoint's weight.
+ */
+export const leastTokens = defineScorer({
+  type: 'least-tokens',
+  prefers: 'The endpoint with the least prefill to do before this request’s first token, in tokens for its weight; a 30 K-token prompt is not one request.',
+  wrongWhen:
+    'Sessions come back and their prompts grow: what is cached counts only where another step of the policy asks for prefixes (sticky does). With first tokens unnoticed, a prompt counts as waiting until its request ends.',
+  formula: '(least + 1) / (own + 1), where own = (W + u + decodingTokens × decoding) / weight; W: uncached prompt tokens waiting, u: this prompt’s uncached tokens',
+  source: '“Least pending tokens” of the routing study on the Mooncake traces; decoding requests after the engine model of the same study.',
+  parameters,
+  needs: ['promptTokens'],
+  wantsFirstToken: true,
+  create: ({ tokensPerMs, decodingTokens }) => (candidates, { promptTokens, cachedTokens, nowMs }) => {
+    let least = Infinity;
+    const costs = candidates.map((endpoint) => {
+      const uncached = Math.max(0, promptTokens - (cachedTokens.get(endpoint.address) ?? 0));
+      const decoding = Math.max(0, endpoint.requests - endpoint.requestsWaiting);
+      const cost = (waitingTokens(endpoint, tokensPerMs, nowMs) + uncached + decodingTokens * decoding) / endpoint.weight;
+      least = Math.min(least, cost);
+      return cost;
+    });
+    return costs.map((cost) => (least + 1) / (cost + 1));
+  },
+});
