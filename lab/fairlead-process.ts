@@ -14,7 +14,7 @@ export interface FleetAnswer {
       readonly state: string;
       readonly requestsInFlight: number;
       readonly promptTokensInFlight: number;
-      readonly promptTokensWaiting: number;
+      readonly uncachedTokensWaiting: number;
       readonly fleetRequestsInFlight: number;
     }[];
   }[];
@@ -33,6 +33,8 @@ export interface FairleadProcess {
   /** One metric summed over all series whose labels include `labels`; 0 where there is none. */
   metric(name: string, labels?: Readonly<Record<string, string>>): Promise<number>;
   get(pathname: string): Promise<{ status: number; text: string }>;
+  /** Changes something by the admin API; rejects unless it answers 200. */
+  put(pathname: string, change: unknown): Promise<void>;
   log(): string;
   signal(signal: NodeJS.Signals): void;
   readonly ended: Promise<number | NodeJS.Signals>;
@@ -67,12 +69,23 @@ export async function startFairlead(config: Readonly<Record<string, unknown>>): 
     const response = await fetch(`http://127.0.0.1:${ports.adminPort}${pathname}`, { signal: AbortSignal.timeout(10_000) });
     return { status: response.status, text: await response.text() };
   };
+  const put = async (pathname: string, change: unknown): Promise<void> => {
+    const response = await fetch(`http://127.0.0.1:${ports.adminPort}${pathname}`, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(change),
+      signal: AbortSignal.timeout(10_000),
+    });
+    const text = await response.text();
+    if (response.status !== 200) throw new Error(`PUT ${pathname}: ${response.status} ${text}`);
+  };
   const fleet = async (): Promise<FleetAnswer> => JSON.parse((await get('/api/v1/fleet')).text) as FleetAnswer;
   return {
     pid: child.pid,
     ...ports,
     address: `127.0.0.1:${ports.grpcPort}`,
     get,
+    put,
     fleet,
     requestsInFlight: async () =>
       (await fleet()).pools.reduce((sum, pool) => sum + pool.endpoints.reduce((inPool, { requestsInFlight }) => inPool + requestsInFlight, 0), 0),

@@ -1,8 +1,9 @@
 import { Command } from 'commander';
 import { checkCommand } from './app/check-command.ts';
+import { explainCommand } from './app/explain-command.ts';
 import { fleetCommand } from './app/fleet-command.ts';
 import { serveCommand } from './app/serve-command.ts';
-import { packageVersion } from './app/package-file.ts';
+import { packageFile, packageVersion } from './app/package-file.ts';
 
 const program = new Command('fairlead')
   .description('Routes LLM requests in Envoy and Istio: an external processor that picks pool and endpoint.')
@@ -11,10 +12,16 @@ const program = new Command('fairlead')
 program.addCommand(serveCommand());
 program.addCommand(checkCommand());
 program.addCommand(fleetCommand());
-// The simulated servers are for demo and tests: loaded only when asked for.
-if (process.argv[2] === 'sim-server' || process.argv.includes('--help') || process.argv.includes('-h') || process.argv[2] === 'help') {
+program.addCommand(explainCommand());
+// What simulates is no part of the service: loaded only when asked for.
+const asksForHelp = process.argv.includes('--help') || process.argv.includes('-h') || process.argv[2] === 'help';
+if (process.argv[2] === 'sim-server' || asksForHelp) {
   const { modelServerCommand } = await import('../sim/model-server/command.ts');
   program.addCommand(modelServerCommand());
+}
+if (process.argv[2] === 'simulate' || asksForHelp) {
+  const { simulateCommand } = await import('../sim/command.ts');
+  program.addCommand(simulateCommand(packageFile('.')));
 }
 
 await program.parseAsync();

@@ -238,9 +238,14 @@ export class EnvoyFilterModel {
     }
     const piece = this.#due.shift();
     if (piece === undefined) throw new ProtocolViolation('answer to a body that was not sent');
-    this.#sentOn.push(piece);
+    const mutation = common?.body_mutation;
+    const passing = mutation?.clear_body === true ? noBytes : (mutation?.body ?? piece);
+    this.#sentOn.push(passing);
     if (this.#requestMode === BodySendMode.STREAMED) return;
     this.#mutate(common);
+    // In the other modes Envoy has taken the length off.
+    const declared = this.#requestMode === BodySendMode.BUFFERED ? this.#headers.get('content-length') : undefined;
+    if (declared !== undefined && mutation !== undefined && Number(declared) !== passing.length) throw new ProtocolViolation('body of another length than declared');
     // BUFFERED_PARTIAL sends the request on before it looks at the route cache.
     if (this.#requestMode === BodySendMode.BUFFERED_PARTIAL) this.#goOn();
     if (common?.clear_route_cache === true && common.header_mutation !== undefined) this.#routeIsCached = false;

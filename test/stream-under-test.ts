@@ -5,11 +5,13 @@ import { AnswerWriter } from '../src/extproc/answer.ts';
 import { FactReader } from '../src/extproc/fact-reader.ts';
 import type { ProcessingRequest, ProcessingResponse } from '../src/extproc/messages.ts';
 import { decodeProcessingRequest, decodeProcessingResponse, encodeProcessingRequest, encodeProcessingResponse } from '../src/extproc/proto.ts';
+import { SessionCookies } from '../src/extproc/session-cookie.ts';
 import { type ProcessCall, ProcessStream, type StreamContext } from '../src/extproc/stream.ts';
 import { FleetView } from '../src/fleet/fleet-view.ts';
 import { createMemoryExchange } from '../src/router/memory-exchange.ts';
 import type { RouterEvents } from '../src/router/ports.ts';
 import { Router } from '../src/router/router.ts';
+import type { RouteTarget } from '../src/router/routing-table.ts';
 import type { StreamEvents } from '../src/router/stream-events.ts';
 
 /** Two pools told apart by model; `chat` chooses by session and prompt length. Two of its endpoints share an IP address. */
@@ -17,6 +19,7 @@ export const twoPools = `
 affinity: { secret: for-the-tests }
 pools:
   - name: chat
+    policy: { preset: session-affinity }
     endpoints: [{ address: '10.0.0.1:8000' }, { address: '10.0.0.1:8001' }, { address: '10.0.0.2:8000' }, { address: '[fd00::1]:8000' }]
   - name: embed
     cluster: embeddings
@@ -32,6 +35,7 @@ export const onePool = `
 affinity: { secret: for-the-tests }
 pools:
   - name: chat
+    policy: { preset: session-affinity }
     endpoints: [{ address: '10.0.0.1:8000' }, { address: '10.0.0.2:8000' }]
 `;
 
@@ -63,11 +67,13 @@ export function createTrial(options: TrialOptions = {}): Trial {
   if (!outcome.ok) throw new Error(JSON.stringify(outcome.problems));
   const { config } = outcome;
   const { changePolicy = (policy: Policy) => policy } = options;
+  const changeTarget = (target: RouteTarget): RouteTarget => ({ ...target, pool: { ...target.pool, policy: changePolicy(target.pool.policy) } });
   const table = {
     ...config.table,
     routes: config.table.routes.map((route) => ({
       ...route,
-      targets: route.targets.map(({ pool, weight }) => ({ weight, pool: { ...pool, policy: changePolicy(pool.policy) } })),
+      targets: route.targets.map(changeTarget),
+      fallback: route.fallback?.map(changeTarget),
     })),
   };
   const log: string[] = [];
@@ -83,11 +89,13 @@ export function createTrial(options: TrialOptions = {}): Trial {
     foreignReport: (owner) => tell(`foreign ${owner}`),
     unknownLease: () => tell('unknown-lease'),
     noCompletionSignal: () => tell('no-completion-signal'),
+    noFirstToken: () => {},
     streamOpened: () => {},
     streamClosed: (ending) => tell(`closed ${ending}`),
     message: () => {},
     answered: (phase, ms) => tell(`answered ${phase} ${ms}`),
     bodyUnusable: (cause) => tell(`body-unusable ${cause}`),
+    sessionCookie: (outcome) => tell(`session-cookie ${outcome}`),
     failed: (error) => tell(`failed ${error instanceof Error ? error.message : String(error)}`),
     accessLogRecords: (count, without) => tell(`access-log ${count} ${without}`),
   };
@@ -107,9 +115,20 @@ export function createTrial(options: TrialOptions = {}): Trial {
     endpointsMax: 8,
   });
   const { clusterHeader, endpointHeader } = config.settings.outputs;
+  // Every issued cookie is another, the same in each run.
+  let issued = 0;
+  const { cookie } = config.settings.affinity;
+  const cookies =
+    cookie &&
+    new SessionCookies(cookie, {
+      secret: config.affinitySecret,
+      wallMs: () => clock.ms,
+      randomBytes: (count) => new Uint8Array(count).fill((issued += 1)),
+    });
   const context: StreamContext = {
     router,
-    reader: new FactReader(config.settings.facts, options.scanBytesMax ?? 1_048_576),
+    reader: new FactReader(config.settings.facts, options.scanBytesMax ?? 1_048_576, undefined, table.headers, cookies),
+    cookies,
     writer: new AnswerWriter({ clusterHeader, endpointHeader }),
     events,
     clock: { nowMs: () => clock.ms },

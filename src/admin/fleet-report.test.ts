@@ -24,10 +24,18 @@ const table: RoutingTable = {
 describe('createFleetReport', () => {
   it("writes down own and fleet-wide load, names and state, pools as configured, endpoints by address", () => {
     const endpoint = fleet.pool('chat')!.endpoint('10.0.0.1:80')!;
-    Object.assign(endpoint.own, { requests: 2, promptTokens: 300, promptTokensWaiting: 100 });
-    Object.assign(endpoint.foreign, { requests: 5, promptTokens: 7_000, promptTokensWaiting: 0 });
+    Object.assign(endpoint.own, { requests: 2, promptTokens: 300, requestsWaiting: 1, uncachedTokensWaiting: 100 });
+    Object.assign(endpoint.foreign, { requests: 5, promptTokens: 7_000, requestsWaiting: 0, uncachedTokensWaiting: 0 });
     endpoint.state = 'draining';
-    const idle = { requestsInFlight: 0, promptTokensInFlight: 0, promptTokensWaiting: 0, fleetRequestsInFlight: 0 };
+    endpoint.line.join('other', 90, 4_000);
+    const measured = fleet.pool('chat')!.endpoint('10.0.0.2:80')!;
+    measured.readySinceMs = 2_000;
+    measured.metrics = { scrapedMs: 4_600, requestsRunning: 3, requestsQueued: undefined, kvUsage: 0.5, kvTokensMax: 1_000, adapters: new Set(['b', 'a']), adaptersMax: 2 };
+    fleet.pool('chat')!.learnPromptTokens(640);
+    const noLoad = { requestsInFlight: 0, promptTokensInFlight: 0, uncachedTokensWaiting: 0 };
+    const noFleetLoad = { fleetRequestsInFlight: 0, fleetPromptTokensInFlight: 0, fleetRequestsWaiting: 0, fleetUncachedTokensWaiting: 0, headTokens: 0, headAgeMs: null };
+    const unknown = { readyForMs: null, contextTokensMax: null, kvTokensMax: null, latency: null, engine: null };
+    const idle = { ...noLoad, ...noFleetLoad, ...unknown };
     const expected = {
       router: { id: 'router-1', state: 'serving', uptimeS: 61 },
       sharing: { kind: 'memory', connected: true, pushing: false, snapshotAgeMs: null, trouble: null },
@@ -37,6 +45,7 @@ describe('createFleetReport', () => {
           name: 'chat',
           cluster: 'chat-cluster',
           policy: 'least-requests',
+          promptTokensMean: 640,
           endpoints: [
             {
               address: '10.0.0.1:80',
@@ -46,21 +55,39 @@ describe('createFleetReport', () => {
               requestsMax: null,
               requestsInFlight: 2,
               promptTokensInFlight: 300,
-              promptTokensWaiting: 100,
+              uncachedTokensWaiting: 100,
+              ...unknown,
               fleetRequestsInFlight: 7,
+              fleetPromptTokensInFlight: 7_300,
+              fleetRequestsWaiting: 1,
+              fleetUncachedTokensWaiting: 100,
+              headTokens: 90,
+              headAgeMs: 1_000,
             },
-            { address: '10.0.0.2:80', state: 'ready', weight: 2, labels: { gpu: 'h100' }, requestsMax: 8, ...idle },
+            {
+              address: '10.0.0.2:80',
+              state: 'ready',
+              weight: 2,
+              labels: { gpu: 'h100' },
+              requestsMax: 8,
+              ...idle,
+              readyForMs: 3_000,
+              kvTokensMax: 1_000,
+              engine: { ageMs: 400, requestsRunning: 3, requestsQueued: null, kvUsage: 0.5, kvTokensMax: 1_000, adapters: ['a', 'b'], adaptersMax: 2 },
+            },
           ],
         },
         {
           name: 'unused',
           cluster: null,
           policy: null,
+          promptTokensMean: 1,
           endpoints: [{ address: '[::1]:80', state: 'ready', weight: 1, labels: {}, requestsMax: null, ...idle }],
         },
       ],
+      routes: [{ name: '* *', targets: [{ pool: 'chat', model: null, weight: 1, configuredWeight: 1 }], shift: null, fallback: [] }],
     };
-    const report = createFleetReport({ routerId: 'router-1', state: 'serving', uptimeMs: 61_999, fleet, table, exchange: createMemoryExchange() });
+    const report = createFleetReport({ routerId: 'router-1', state: 'serving', uptimeMs: 61_999, nowMs: 5_000, fleet, table, exchange: createMemoryExchange() });
     // Compared as JSON, since that is what goes out: nothing may be undefined.
     expect(JSON.parse(JSON.stringify(report))).toEqual(expected);
     expect(report).toEqual(expected);
@@ -71,6 +98,7 @@ describe('createFleetReport', () => {
       routerId: 'a',
       state: 'serving',
       uptimeMs: 0,
+      nowMs: 5_000,
       fleet,
       table,
       exchange: {

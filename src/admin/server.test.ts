@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import type { FleetReport } from './fleet-report.ts';
 import { type AdminOptions, type AdminServer, type ReadinessPart, startAdmin } from './server.ts';
 
-const report: FleetReport = { router: { id: 'a', state: 'serving', uptimeS: 3 }, sharing: { kind: 'memory', connected: true, pushing: false, snapshotAgeMs: null, trouble: null }, routers: [], pools: [] };
+const report: FleetReport = { router: { id: 'a', state: 'serving', uptimeS: 3 }, sharing: { kind: 'memory', connected: true, pushing: false, snapshotAgeMs: null, trouble: null }, routers: [], pools: [], routes: [] };
 let started: AdminServer[] = [];
 
 afterEach(async () => {
@@ -18,6 +18,7 @@ async function start(options: Partial<AdminOptions> = {}): Promise<AdminServer> 
     readiness: () => [{ name: 'grpc', ready: true }],
     registry: { contentType: 'text/plain; version=0.0.4; charset=utf-8', metrics: async () => 'fairlead_streams_open 3\n' },
     fleet: () => report,
+    decisions: () => [],
     ...options,
   });
   started.push(server);
@@ -41,13 +42,28 @@ describe('startAdmin', () => {
     const { status, json } = await get(await start(), '/');
     expect(status).toBe(200);
     const { pages } = json() as { pages: Record<string, string> };
-    expect(Object.keys(pages)).toEqual(['/healthz', '/readyz', '/metrics', '/api/v1/fleet']);
+    expect(Object.keys(pages)).toEqual(['/healthz', '/readyz', '/metrics', '/api/v1/decisions', '/api/v1/fleet']);
   });
 
   it('every page that it lists is there', async () => {
     const server = await start();
     const { pages } = (await get(server, '/')).json() as { pages: Record<string, string> };
     for (const path of Object.keys(pages)) expect([path, (await get(server, path)).status]).toEqual([path, 200]);
+  });
+
+  it('gives as many decisions as asked for, 20 by default, and never more than are kept', async () => {
+    const asked: number[] = [];
+    const server = await start({
+      decisions: (limit) => {
+        asked.push(limit);
+        return [];
+      },
+    });
+    for (const query of ['', '?limit=1', '?limit=256']) expect((await get(server, `/api/v1/decisions${query}`)).json()).toEqual({ decisions: [] });
+    for (const query of ['?limit=0', '?limit=257', '?limit=-1', '?limit=1.5', '?limit=', '?limit=all']) {
+      expect(await get(server, `/api/v1/decisions${query}`)).toMatchObject({ status: 400, text: expect.stringContaining('bad_limit') as string });
+    }
+    expect(asked).toEqual([20, 1, 256]);
   });
 
   it('is healthy while it lives, ready or not', async () => {

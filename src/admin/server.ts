@@ -2,7 +2,9 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { Hono } from 'hono';
+import { addControls, type Controls, controlPages, isControlPath, refuseCaller } from './controls.ts';
 import type { FleetReport } from './fleet-report.ts';
+import { type RecentDecision, recentDecisionsMax } from './recent-decisions.ts';
 
 /** One thing that has to be in order before requests may come. */
 export interface ReadinessPart {
@@ -25,6 +27,10 @@ export interface AdminOptions {
   readonly readiness: () => readonly ReadinessPart[];
   readonly registry: MetricsSource;
   readonly fleet: () => FleetReport;
+  /** The last decisions, newest first. */
+  readonly decisions: (limit: number) => readonly RecentDecision[];
+  /** What operators can change; absent: nothing, as where others than this machine reach the port. */
+  readonly controls?: Controls | undefined;
   /** Told what a source threw; the caller gets a bare 500. */
   readonly onError?: ((error: unknown) => void) | undefined;
 }
@@ -44,11 +50,12 @@ const pages = {
   '/healthz': 'whether the process lives',
   '/readyz': 'whether requests may come, by parts',
   '/metrics': 'metrics in Prometheus text form',
+  '/api/v1/decisions': `the last decisions and how they came about, newest first; ?limit=1 to ${recentDecisionsMax}, default 20`,
   '/api/v1/fleet': 'pools and endpoints as this router sees them, and their load',
 } as const;
 
 /**
- * Serves health, metrics and the fleet's state over HTTP, for reading only. Rejects when the address cannot be bound, with a
+ * Serves health, metrics and the fleet's state over HTTP, and takes changes where it is given `controls`. Rejects when the address cannot be bound, with a
  * message that names it and the cure.
  */
 export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
@@ -69,11 +76,15 @@ export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
 }
 
 /** The admin API as a plain fetch handler. */
-export function createAdminApp({ readiness, registry, fleet, onError }: Omit<AdminOptions, 'address'>): Hono {
+export function createAdminApp({ readiness, registry, fleet, decisions, controls, onError }: Omit<AdminOptions, 'address'>): Hono {
   const app = new Hono();
   app.use(async (context, next) => {
     const { method } = context.req;
-    if (method !== 'GET' && method !== 'HEAD') {
+    const isChange = (method === 'PUT' || method === 'DELETE') && isControlPath(context.req.path);
+    if (isChange) {
+      const reason = controls === undefined ? 'Changes are taken only where listen.admin is an address of loopback.' : refuseCaller(context.req.header('origin'), context.req.header('host'));
+      if (reason !== undefined) return context.json({ error: { code: 'forbidden', message: reason } }, 403);
+    } else if (method !== 'GET' && method !== 'HEAD') {
       return context.json({ error: { code: 'method_not_allowed', message: 'Read only: send GET or HEAD.' } }, 405, { allow: 'GET, HEAD' });
     }
     await next();
@@ -81,7 +92,8 @@ export function createAdminApp({ readiness, registry, fleet, onError }: Omit<Adm
     context.header('x-content-type-options', 'nosniff');
     return undefined;
   });
-  app.get('/', (context) => context.json({ name: 'fairlead', pages }));
+  app.get('/', (context) => context.json({ name: 'fairlead', pages, ...(controls && { changes: controlPages }) }));
+  if (controls !== undefined) addControls(app, controls);
   app.get('/healthz', (context) => context.text('ok\n'));
   app.get('/readyz', (context) => {
     const parts = readiness();
@@ -90,6 +102,13 @@ export function createAdminApp({ readiness, registry, fleet, onError }: Omit<Adm
   });
   app.get('/metrics', async (context) => context.body(await registry.metrics(), 200, { 'content-type': registry.contentType }));
   app.get('/api/v1/fleet', (context) => context.json(fleet()));
+  app.get('/api/v1/decisions', (context) => {
+    const limit = context.req.query('limit') ?? '20';
+    if (!/^[1-9]\d{0,2}$/.test(limit) || Number(limit) > recentDecisionsMax) {
+      return context.json({ error: { code: 'bad_limit', message: `Expected limit=1 to limit=${recentDecisionsMax}.` } }, 400);
+    }
+    return context.json({ decisions: decisions(Number(limit)) });
+  });
   app.notFound((context) => context.json({ error: { code: 'not_found', message: 'Nothing is here; GET / lists what there is.' } }, 404));
   app.onError((error, context) => {
     onError?.(error);

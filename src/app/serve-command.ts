@@ -52,6 +52,8 @@ export function serveCommand(): Command {
       };
       process.on('SIGTERM', stop);
       process.on('SIGINT', stop);
+      // Who rotates the decision log sends this after renaming it. Without such a file the signal keeps its usual meaning.
+      if (outcome.config.files.decisionLog !== undefined) process.on('SIGHUP', () => void starting.then((service) => service?.reopenLogs()));
       await starting;
     });
 }

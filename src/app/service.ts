@@ -1,19 +1,28 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
+import { createControls } from '../admin/controls.ts';
 import { startAdmin } from '../admin/server.ts';
 import { createFleetReport } from '../admin/fleet-report.ts';
 import type { CompiledConfig } from '../config/load-outcome.ts';
+import { parseHostPort } from '../config/schema.ts';
+import { createPrefixSeed } from '../core/hash.ts';
 import { AnswerWriter } from '../extproc/answer.ts';
+import { ExplainGate, explainHeader, explainTokenHeader } from '../extproc/explain-gate.ts';
 import { FactReader } from '../extproc/fact-reader.ts';
 import { startGrpcServer } from '../extproc/grpc-server.ts';
+import { SessionCookies } from '../extproc/session-cookie.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import { SharedState } from '../fleet/shared-state.ts';
+import { MetricsScraper } from '../probes/metrics-scraper.ts';
 import type { Clock, Rng, StateExchange } from '../router/ports.ts';
+import { RouteWeights } from '../router/route-weights.ts';
 import { Router } from '../router/router.ts';
+import { isOurShare } from '../router/scrape-share.ts';
 import { combineEvents, createEventLog } from '../telemetry/event-log.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
+import { createDecisionLogs } from './decision-logs.ts';
 import { createExchange } from './exchange.ts';
 import { packageVersion } from './package-file.ts';
 
@@ -21,11 +30,13 @@ import { packageVersion } from './package-file.ts';
 export interface Service {
   readonly grpcPort: number;
   readonly adminPort: number;
+  /** Goes on in a new file where decisions are logged to one: the old one was renamed. */
+  reopenLogs(): void;
   /** Readiness goes first, then waits, then closes; by the deadline at the latest. Idempotent. */
   drain(): Promise<void>;
 }
 
-const clock: Clock = { nowMs: () => performance.now() };
+const clock: Clock = { nowMs: () => performance.now(), wallMs: () => Date.now() };
 const rng: Rng = { draw: Math.random };
 
 /** Composes and starts everything. Rejects with a message that names the cause when a port cannot be had. */
@@ -33,17 +44,31 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
   const { settings } = config;
   const fleet = new FleetView(config.pools);
   const routerId = `${hostname().replace(/[^A-Za-z0-9-]/g, '-').slice(0, 40)}-${randomBytes(4).toString('hex')}`;
-  const metrics = createMetrics({ fleet, table: config.table, version: packageVersion(), snapshotAgeMs: () => exchange.snapshotAgeMs() });
+  const scraped = settings.pools.flatMap(({ name, metrics: scrapeSettings }) => {
+    const pool = fleet.pool(name);
+    return pool === undefined || scrapeSettings === undefined ? [] : [{ pool, settings: scrapeSettings }];
+  });
+  const metrics = createMetrics({
+    fleet,
+    table: config.table,
+    version: packageVersion(),
+    snapshotAgeMs: () => exchange.snapshotAgeMs(),
+    scraped: scraped.length === 0 ? undefined : { pools: scraped.map(({ pool }) => pool.name), nowMs: () => clock.nowMs() },
+  });
   const eventLog = createEventLog(logger);
   const events = combineEvents(metrics, eventLog);
+  const decisions = await createDecisionLogs(config, { routerId, metrics, logger, onError: (error) => events.failed(error) });
   const placements = new Placements();
+  const sharedState = new SharedState(fleet, placements);
+  for (const { pool } of scraped) sharedState.shareMetrics(pool.name);
   const exchange = await createExchange(config, {
     routerId,
-    state: new SharedState(fleet, placements),
+    state: sharedState,
     clock,
     events,
     onForwarded: ({ lease, completion }) => router.observe(lease, completion),
   });
+  const weights = new RouteWeights(config.table);
   const router = new Router({
     id: routerId,
     table: config.table,
@@ -54,14 +79,19 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
     rng,
     exchange,
     events,
+    decisions: decisions.log,
     expireAfterMsMax: settings.leases.expireAfterMsMax,
     assumedDurationMs: settings.leases.assumedDurationMs,
     endpointsMax: settings.outputs.endpointsMax,
+    weights,
   });
 
   let state: 'starting' | 'serving' | 'draining' = 'starting';
   const startedMs = clock.nowMs();
   const { clusterHeader, endpointHeader } = settings.outputs;
+  const cookies = settings.affinity.cookie && new SessionCookies(settings.affinity.cookie, { secret: config.affinitySecret, wallMs: () => Date.now(), randomBytes });
+  const { header: isExplaining, allow, token } = settings.explain;
+  const explains = isExplaining ? new ExplainGate({ allow, token: token ?? config.files.explainToken }) : undefined;
   await exchange.start();
   const grpc = await startGrpcServer({
     address: settings.listen.grpc,
@@ -70,8 +100,10 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
     messageBytesMax: settings.limits.messageBytesMax,
     context: {
       router,
-      reader: new FactReader(settings.facts, settings.limits.scanBytesMax),
-      writer: new AnswerWriter({ clusterHeader, endpointHeader }),
+      reader: new FactReader(settings.facts, settings.limits.scanBytesMax, createPrefixSeed(config.affinitySecret), config.table.headers, cookies),
+      writer: new AnswerWriter({ clusterHeader, endpointHeader, ownRequestHeaders: explains && [explainHeader, explainTokenHeader] }),
+      explains,
+      cookies,
       events,
       clock,
       decideDeadlineMs: settings.limits.decideDeadlineMs,
@@ -91,12 +123,25 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
       }),
     ],
     onError: (error) => events.failed(error),
-    fleet: () => createFleetReport({ routerId, state, uptimeMs: clock.nowMs() - startedMs, fleet, table: config.table, exchange }),
+    decisions: (limit) => decisions.recent.list(limit),
+    controls: isLoopback(settings.listen.admin) ? createControls({ fleet, weights, nowMs: () => clock.nowMs() }) : undefined,
+    fleet: () => createFleetReport({ routerId, state, uptimeMs: clock.nowMs() - startedMs, nowMs: clock.nowMs(), fleet, table: config.table, exchange, weights, wallMs: Date.now() }),
   }).catch(async (error: unknown) => {
     await grpc.stop(0);
     throw error;
   });
 
+  const scraper = new MetricsScraper({
+    pools: scraped,
+    clock,
+    rng,
+    events,
+    ...(exchange.kind === 'redis' && {
+      isOurs: (hostPort) => isOurShare(hostPort, routerId, exchange.status()),
+      onRead: (pool, address) => sharedState.noteMetrics(pool, address),
+    }),
+  });
+  scraper.start();
   const expiry = setInterval(() => router.expire(), 1_000);
   state = 'serving';
   grpc.setReady(true);
@@ -113,12 +158,20 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
     await new Promise((resolve) => setTimeout(resolve, settings.drain.readinessDelayMs));
     await grpc.stop(settings.drain.deadlineMs);
     clearInterval(expiry);
+    scraper.stop();
     eventLog.flush();
     await exchange.stop();
     await admin.close();
+    await decisions.close();
     logger.info('stopped');
   };
-  return { grpcPort: grpc.port, adminPort: admin.port, drain: () => (draining ??= drain()) };
+  return { grpcPort: grpc.port, adminPort: admin.port, reopenLogs: () => decisions.reopen(), drain: () => (draining ??= drain()) };
+}
+
+/** Whether only this machine can reach an address to listen on. */
+function isLoopback(address: string): boolean {
+  const host = parseHostPort(address)?.host ?? '';
+  return host === '::1' || host === 'localhost' || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 function describeState(exchange: StateExchange): string {

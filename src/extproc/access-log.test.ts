@@ -7,10 +7,10 @@ const lease = { filter_metadata: { fairlead: toStruct({ lease: 'r1.7', pool: 'ch
 const upstream = { socket_address: { address: '10.0.0.1', port_value: 8000 } };
 
 /** The record as it arrives. */
-function read(common: AccessLogCommon | undefined, status?: number): ReturnType<typeof readAccessLogEntry> {
+function read(common: AccessLogCommon | undefined, status?: number, bytes?: number): ReturnType<typeof readAccessLogEntry> {
   const entry: HTTPAccessLogEntry = {
     ...(common && { common_properties: common }),
-    ...(status !== undefined && { response: { response_code: { value: status } } }),
+    ...(status !== undefined && { response: { response_code: { value: status }, ...(bytes !== undefined && { response_body_bytes: bytes }) } }),
   };
   const decoded = decodeStreamAccessLogsMessage(encodeStreamAccessLogsMessage({ http_logs: { log_entry: [entry] } }));
   return readAccessLogEntry(decoded.http_logs?.log_entry?.[0] ?? {});
@@ -23,6 +23,15 @@ describe('readAccessLogEntry', () => {
       lease: 'r1.7',
       completion: { ending: 'finished', signal: 'access-log', status: 200, firstByteMs: 12.5, servedBy: '10.0.0.1:8000' },
     });
+  });
+
+  it('tells how long the answer took, its size, and how often it was tried', () => {
+    const times = { time_to_first_upstream_tx_byte: toDuration(10), time_to_last_upstream_rx_byte: toDuration(2_510), duration: toDuration(2_600) };
+    const common = { metadata: lease, upstream_remote_address: upstream, upstream_request_attempt_count: 2, ...times };
+    expect(read(common, 200, 51_200)?.completion).toMatchObject({ answerMs: 2_500, responseBytes: 51_200, attempts: 2 });
+    const { time_to_first_upstream_tx_byte: sent, ...withoutStart } = common;
+    expect(sent).toBeDefined();
+    expect(read(withoutStart, 200)?.completion.answerMs).toBeUndefined();
   });
 
   it('leaves out what never happened', () => {

@@ -1,5 +1,5 @@
 import type { Completion, Ending } from '../router/ports.ts';
-import { AccessLogType, type Address, type HTTPAccessLogEntry, metadataString, type ResponseFlags, toMs } from './messages.ts';
+import { type AccessLogCommon, AccessLogType, type Address, type HTTPAccessLogEntry, metadataString, type ResponseFlags, toMs } from './messages.ts';
 
 /** What an access-log record says of one of our requests. */
 export interface CompletionReport {
@@ -27,6 +27,9 @@ export function readAccessLogEntry(entry: HTTPAccessLogEntry): CompletionReport 
       signal: 'access-log',
       status: entry.response?.response_code?.value,
       firstByteMs: common.time_to_first_upstream_rx_byte && toMs(common.time_to_first_upstream_rx_byte),
+      answerMs: toAnswerMs(common),
+      responseBytes: entry.response?.response_body_bytes,
+      attempts: common.upstream_request_attempt_count,
       servedBy,
     },
   };
@@ -54,6 +57,11 @@ function toEnding(flags: ResponseFlags | undefined, servedBy: string | undefined
     flags?.local_reset === true;
   if (upstreamFailed) return 'upstream-failure';
   return servedBy === undefined ? 'not-proxied' : 'finished';
+}
+
+/** Both are counted from the same start. */
+function toAnswerMs({ time_to_first_upstream_tx_byte: sent, time_to_last_upstream_rx_byte: received }: AccessLogCommon): number | undefined {
+  return sent === undefined || received === undefined ? undefined : Math.max(0, toMs(received) - toMs(sent));
 }
 
 /** `ip:port`, IPv6 in brackets, as endpoints are named in configuration. */

@@ -40,6 +40,41 @@ describe('a decision', () => {
     expect(answer.mode_override).toBeUndefined();
   });
 
+  it.each([
+    ['an endpoint without ranks', ['10.0.0.1:80', '[fd00::1]:80'], undefined],
+    ['a rank', ['10.0.0.1:80#3', '[fd00::1]:80#3'], '3'],
+    ['the first rank', ['10.0.0.1:80#0', '[fd00::1]:80'], '0'],
+  ])('for %s names ip:port, and the rank in a header of its own', (_title, addresses, rank) => {
+    for (const answer of [writer.routedHeaders({ ...routed(), addresses }, undefined), writer.routedBody({ ...routed(), addresses })]) {
+      const { request_headers: headers, request_body: body, dynamic_metadata: metadata } = sent(answer);
+      const mutation = (headers ?? body)?.response?.header_mutation;
+      const set = headersSet(mutation);
+      expect(set['x-endpoint']).toBe('10.0.0.1:80,[fd00::1]:80');
+      expect(structString(metadata?.fields?.['envoy.lb']?.structValue, 'x-endpoint')).toBe('10.0.0.1:80,[fd00::1]:80');
+      expect(set['x-data-parallel-rank']).toBe(rank);
+      // Otherwise the client's would stand, or that of an earlier decision.
+      expect(mutation?.remove_headers ?? []).toEqual(rank === undefined ? ['x-data-parallel-rank'] : []);
+    }
+  });
+
+  it('may carry another body, and its length where one was declared', () => {
+    for (const declares of [true, false]) {
+      const { request_body: answer, dynamic_metadata: metadata } = sent(writer.routedWithBody(routed(), Buffer.from('{"é":1}'), declares));
+      expect(answer?.response?.body_mutation?.body?.toString()).toBe('{"é":1}');
+      const set = headersSet(answer?.response?.header_mutation);
+      expect(set).toEqual({ 'x-cluster': 'embeddings', 'x-endpoint': '10.0.1.1:8000', ...(declares && { 'content-length': '8' }) });
+      expect(answer?.response?.clear_route_cache).toBe(true);
+      expect(structString(metadata?.fields?.['fairlead']?.structValue, 'lease')).toBe('r1.1');
+    }
+  });
+
+  it('tells its route, and in what it differs from what the request asked for', () => {
+    const fields = (more: Partial<Routed>): Record<string, unknown> =>
+      Object.fromEntries(Object.entries(sent(writer.routedHeaders({ ...routed(), ...more }, undefined)).dynamic_metadata?.fields?.['fairlead']?.structValue?.fields ?? {}).map(([key, value]) => [key, value.stringValue]));
+    expect(fields({})).toEqual({ lease: 'r1.1', route: '* embed-*', pool: 'embed', reason: expect.any(String) as string });
+    expect(fields({ isFallback: true, model: 'small' })).toMatchObject({ fallback: 'embed', model: 'small' });
+  });
+
   it('overwrites what the client sent, with raw_value alone', () => {
     for (const { header, append, append_action: action } of sent(writer.routedBody(routed())).request_body?.response?.header_mutation?.set_headers ??
       []) {
@@ -67,7 +102,7 @@ describe('headers that pass for now', () => {
     // Seen in Envoy 1.36 and 1.40: otherwise a request follows the client's header, and BUFFERED_PARTIAL answers 503.
     expect(sent(writer.passHeaders(undefined))).toEqual({
       response: 'request_headers',
-      request_headers: { response: { header_mutation: { remove_headers: ['x-cluster', 'x-endpoint'] }, clear_route_cache: true } },
+      request_headers: { response: { header_mutation: { remove_headers: ['x-cluster', 'x-endpoint', 'x-data-parallel-rank'] }, clear_route_cache: true } },
     });
   });
 });
@@ -108,6 +143,7 @@ describe('refusal', () => {
     ['no_ready_endpoint', 503, '1'],
     ['subset_unavailable', 503, '1'],
     ['overloaded', 429, '1'],
+    ['prompt_too_long', 400, undefined],
     ['internal_error', 503, '1'],
   ];
 
@@ -125,5 +161,12 @@ describe('refusal', () => {
     expect(error).toMatchObject({ code, param: code.startsWith('model') ? 'model' : null });
     expect(error['type']).toBe(status === 429 ? 'rate_limit_error' : status === 503 ? 'service_unavailable' : 'invalid_request_error');
     expect(error['message']).toMatch(/^[A-Z].+\.$/);
+  });
+});
+
+describe('a piece of a body', () => {
+  it('is replaced by another, or by nothing', () => {
+    expect(sent(writer.replaceBody(Buffer.from('x'))).request_body?.response?.body_mutation).toMatchObject({ body: Buffer.from('x') });
+    expect(sent(writer.replaceBody(Buffer.alloc(0))).request_body?.response?.body_mutation).toMatchObject({ clear_body: true });
   });
 });

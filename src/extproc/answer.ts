@@ -1,5 +1,6 @@
 import type { Routed } from '../router/routed.ts';
 import type { Refusal } from '../router/refusal.ts';
+import { rankHeader, toHostPort, toRank } from '../core/data-parallel-rank.ts';
 import {
   AppendAction,
   type CommonResponse,
@@ -16,6 +17,8 @@ export interface Outputs {
   readonly clusterHeader: string;
   /** Holds the endpoints, best first, for `override_host`; also the key in metadata namespace `envoy.lb`. */
   readonly endpointHeader: string;
+  /** Clients' headers that are meant for us alone and do not go on to the endpoint. */
+  readonly ownRequestHeaders?: readonly string[] | undefined;
 }
 
 /** Largest piece of body that FULL_DUPLEX_STREAMED takes back in one message. */
@@ -30,7 +33,7 @@ export class AnswerWriter {
 
   constructor(outputs: Outputs) {
     this.#outputs = outputs;
-    this.#ownHeaders = [outputs.clusterHeader, outputs.endpointHeader];
+    this.#ownHeaders = [outputs.clusterHeader, outputs.endpointHeader, rankHeader, ...(outputs.ownRequestHeaders ?? [])];
   }
 
   /** The decision as an answer to the request headers. */
@@ -48,6 +51,23 @@ export class AnswerWriter {
   }
 
   /**
+   * The same, with another body in place of the one that came. `declaresLength`: the request has a content-length still. Envoy answers 503
+   * where that is not the new body's; it takes it off itself in all modes but BUFFERED (`shouldRemoveContentLength` in its
+   * processor_state.h).
+   */
+  routedWithBody(routed: Routed, body: Buffer, declaresLength: boolean): ProcessingResponse {
+    const { header_mutation: { set_headers = [], ...rest } = {}, ...routing } = this.#routing(routed);
+    const headers = declaresLength ? [...set_headers, setHeader('content-length', String(body.length))] : set_headers;
+    const response = { ...routing, header_mutation: { ...rest, set_headers: headers }, body_mutation: { body } };
+    return { request_body: { response }, dynamic_metadata: this.#metadata(routed) };
+  }
+
+  /** Lets a piece of the request body go on as `body`; for modes other than FULL_DUPLEX_STREAMED. */
+  replaceBody(body: Buffer): ProcessingResponse {
+    return { request_body: { response: { body_mutation: body.length === 0 ? { clear_body: true } : { body } } } };
+  }
+
+  /**
    * Lets the request headers pass while the decision waits for the body, less the client's copies of our headers. The route is
    * forgotten already now: it may have followed such a copy, and in BUFFERED_PARTIAL Envoy sends the request on before it looks
    * at `clear_route_cache` in the answer to the body. Without a header mutation Envoy would ignore it here too.
@@ -57,6 +77,11 @@ export class AnswerWriter {
       request_headers: { response: { header_mutation: { remove_headers: this.#ownHeaders }, clear_route_cache: true } },
       ...(override && { mode_override: override }),
     };
+  }
+
+  /** Lets the response's headers pass, with these added. */
+  responseHeaders(added: readonly HeaderValueOption[]): ProcessingResponse {
+    return { response_headers: { response: { header_mutation: { set_headers: [...added] } } } };
   }
 
   /** Lets a phase pass unchanged. */
@@ -85,10 +110,10 @@ export class AnswerWriter {
   }
 
   /** Answers the client in the upstream's place, in OpenAI's error shape. */
-  refuse({ status, code, message, retryAfterS }: Refusal): ProcessingResponse {
+  refuse({ status, code, message, retryAfterS }: Refusal, added: readonly HeaderValueOption[] = []): ProcessingResponse {
     const type = status === 429 ? 'rate_limit_error' : status >= 500 ? 'service_unavailable' : 'invalid_request_error';
     const body = JSON.stringify({ error: { message, type, param: code.startsWith('model_') ? 'model' : null, code } });
-    const headers = [setHeader('content-type', 'application/json'), setHeader('x-fairlead-refusal', code)];
+    const headers = [setHeader('content-type', 'application/json'), setHeader('x-fairlead-refusal', code), ...added];
     if (retryAfterS !== undefined) headers.push(setHeader('retry-after', String(retryAfterS)));
     return {
       immediate_response: { status: { code: status }, headers: { set_headers: headers }, body: Buffer.from(body), details: `fairlead_${code}` },
@@ -96,23 +121,48 @@ export class AnswerWriter {
   }
 
   #routing({ pool, addresses }: Routed): CommonResponse {
+    const rank = toRank(addresses[0] ?? '');
+    // Of the rank, the client's copy, or that of a decision made again.
+    const removed = [...(rank === undefined ? [rankHeader] : []), ...(this.#outputs.ownRequestHeaders ?? [])];
     return {
       header_mutation: {
-        set_headers: [setHeader(this.#outputs.clusterHeader, pool.cluster), setHeader(this.#outputs.endpointHeader, addresses.join(','))],
+        set_headers: [
+          setHeader(this.#outputs.clusterHeader, pool.cluster),
+          setHeader(this.#outputs.endpointHeader, toHostPorts(addresses)),
+          ...(rank === undefined ? [] : [setHeader(rankHeader, String(rank))]),
+        ],
+        ...(removed.length > 0 && { remove_headers: removed }),
       },
       // `cluster_header` routes were matched before the header was there.
       clear_route_cache: true,
     };
   }
 
-  #metadata({ lease, pool, addresses, decision }: Routed): Struct {
+  #metadata({ lease, route, pool, model, isFallback, addresses, decision }: Routed): Struct {
     return toStruct({
-      'envoy.lb': { [this.#outputs.endpointHeader]: addresses.join(',') },
-      fairlead: { lease, pool: pool.name, reason: decision.reason },
+      'envoy.lb': { [this.#outputs.endpointHeader]: toHostPorts(addresses) },
+      fairlead: {
+        lease,
+        route,
+        pool: pool.name,
+        reason: decision.reason,
+        ...(isFallback && { fallback: pool.name }),
+        ...(model !== undefined && { model }),
+      },
     });
   }
 }
 
-function setHeader(key: string, value: string): HeaderValueOption {
+/** One more header of that name, beside those that are there. In ext_proc the default of `append` is false, whatever `append_action` says. */
+export function addHeader(key: string, value: string): HeaderValueOption {
+  return { header: { key, raw_value: Buffer.from(value) }, append: { value: true } };
+}
+
+function toHostPorts(addresses: readonly string[]): string {
+  return addresses.map(toHostPort).join(',');
+}
+
+/** A header in place of whatever is there under that name. */
+export function setHeader(key: string, value: string): HeaderValueOption {
   return { header: { key, raw_value: Buffer.from(value) }, append_action: AppendAction.OVERWRITE_IF_EXISTS_OR_ADD };
 }

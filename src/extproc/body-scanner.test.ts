@@ -29,7 +29,10 @@ function scan(plan: ScanPlan, body: string | Uint8Array): BodyScanner {
   expect(bytewise.status).toBe(whole.status);
   expect(bytewise.promptBytes).toBe(whole.promptBytes);
   expect(bytewise.prefixHashes).toEqual(whole.prefixHashes);
-  for (const path of plan.fields) expect(bytewise.field(path)).toBe(whole.field(path));
+  for (const path of plan.fields) {
+    expect(bytewise.field(path)).toBe(whole.field(path));
+    expect(bytewise.fieldRange(path)).toEqual(whole.fieldRange(path));
+  }
   return whole;
 }
 
@@ -345,6 +348,33 @@ describe('how much is looked at', () => {
     expect(bytesTaken(planFor('a.b.c.d'), '{"a":{"b":{"c":{"d":{}!!!')).toBe('{"a":{"b":{"c":{"d":{}'.length);
   });
 
+  describe('of alternatives', () => {
+    const plan: ScanPlan = { ...planFor('m', 'a', 'b', 'c.d', 'c.e'), alternatives: [['a', 'b', 'c.d']] };
+
+    it.each<[string, string]>([
+      ['stops at the first in order that has a value, once the rest is known', '{"m":1,"c":{"e":1},"a":"x"'],
+      ['goes on where only a later one has', '{"m":1,"c":{"e":1,"d":"x"},"b":"y","z":0}'],
+      ['goes on where the first is empty', '{"m":1,"c":{"e":1},"a":"","b":2,'],
+      ['goes on where the first is null, true or an object', '{"m":1,"c":{"e":1},"a":{},"b":"y"'],
+      ['goes on where the first is longer than a fact may be', `{"m":1,"c":{"e":1},"a":"${'x'.repeat(257)}","b":"y"`],
+      ['still reads what shares an object with one that is not needed', '{"m":1,"a":"x","c":{"f":0,"e":1'.concat(',')],
+      ['and what the others ask for', '{"a":"x","c":{"e":1},"m":"m"'],
+    ])('%s', (_title, looked) => {
+      expect(bytesTaken(plan, `${looked}!!!`)).toBe(looked.length);
+    });
+
+    it('loses none of the values that it passes', () => {
+      const scanner = scan(plan, '{"b":"y","a":"x","c":{"d":"z","e":5},"m":1}');
+      expect(plan.fields.map((path) => scanner.field(path))).toEqual([1, 'x', 'y', 'z', 5]);
+      expect(scan(plan, '{"a":"x","a":"x","b":"y","c":{"e":1},"m":1}').field('a')).toBeUndefined();
+    });
+
+    it('refuses a plan that does not make sense', () => {
+      expect(() => new BodyScanner({ ...planFor('a'), alternatives: [['a', 'b']] })).toThrow(/'b' is not among the fields/);
+      expect(() => new BodyScanner({ ...planFor('a', 'b'), alternatives: [['a'], ['b', 'a']] })).toThrow(/'a' is an alternative twice/);
+    });
+  });
+
   it('looks to the end for a field that does not occur, and not beyond', () => {
     expect(bytesTaken(planFor('never'), '{"a":{"never":1}}garbage')).toBe('{"a":{"never":1}}'.length);
   });
@@ -620,5 +650,56 @@ describe('work', () => {
       expect(chunked.promptBytes).toBe(scanner.promptBytes);
       expect(chunked.prefixHashes).toEqual(scanner.prefixHashes);
     }
+  });
+});
+
+describe('where a field stands', () => {
+  it.each<[string, string | undefined]>([
+    ['{"model":"a"}', '"a"'],
+    ['\ufeff { "x":[1,{"model":"no"}], "model" : "é\\"\\u00e9" ,"y":1}', '"é\\"\\u00e9"'],
+    ['{"model":""}', '""'],
+    ['{"model":7}', undefined],
+    ['{"model":true}', undefined],
+    ['{"model":null}', undefined],
+    ['{"model":["a"]}', undefined],
+    ['{"x":1}', undefined],
+  ])('%s: %s', (body, raw) => {
+    const range = scan(planFor('model'), body).fieldRange('model');
+    expect(range && Buffer.from(body).subarray(range.start, range.end).toString()).toBe(raw);
+  });
+
+  it('is told as long as its value is cut', () => {
+    const scanner = new BodyScanner(planFor('model', 'user'));
+    scanner.push(Buffer.from('{"x":"not this"'));
+    expect(scanner.openFieldStart).toBeUndefined();
+    scanner.push(Buffer.from(',"model":"a'));
+    expect(scanner.openFieldStart).toBe(24);
+    scanner.push(Buffer.from('b\\'));
+    expect(scanner.openFieldStart).toBe(24);
+    scanner.push(Buffer.from('n"'));
+    expect(scanner.openFieldStart).toBeUndefined();
+    expect(scanner.fieldRange('model')).toEqual({ start: 24, end: 30 });
+    expect(scanner.fieldRange('user')).toBeUndefined();
+    expect(scanner.fieldRange('other')).toBeUndefined();
+  });
+});
+
+describe('a scan to the end', () => {
+  const toEnd = { ...planFor('model'), toEnd: true };
+
+  it('goes on though all is known, so that a second value takes the first away', () => {
+    const scanner = new BodyScanner(toEnd);
+    expect(scanner.push(Buffer.from('{"model":"a"'))).toBe('scanning');
+    expect(scanner.field('model')).toBe('a');
+    expect(scanner.push(Buffer.from(',"model"'))).toBe('scanning');
+    expect([scanner.field('model'), scanner.fieldRange('model')]).toEqual([undefined, undefined]);
+    expect(scanner.push(Buffer.from(':"b"}'))).toBe('done');
+    expect(scanner.field('model')).toBeUndefined();
+  });
+
+  it('notices what is wrong behind the field', () => {
+    expect(scan(toEnd, '{"model":"a","x":}').status).toBe('malformed');
+    expect(scan(toEnd, '{"model":"a"').status).toBe('truncated');
+    expect(scan(toEnd, '{"model":"a"}').status).toBe('done');
   });
 });

@@ -10,6 +10,7 @@
  */
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per byte would cost time */
 import { isUtf8 } from 'node:buffer';
+import type { Hash64 } from '../core/hash.ts';
 import { PrefixHasher } from './prefix-hasher.ts';
 
 /** What to read. A plan is compiled once per object (by identity): make one per configuration, not per request, and do not change it. */
@@ -24,8 +25,23 @@ export interface ScanPlan {
   readonly prefixBlockBytes: number;
   /** Blocks hashed, at most; 0: no hashing. */
   readonly prefixBlocksMax: number;
+  /** What the hashes start from; absent: zeros. */
+  readonly prefixSeed?: Hash64;
   /** Bytes looked at, at most. If more would be needed, the scan ends as `over-limit`. */
   readonly scanBytesMax: number;
+  /**
+   * Lists of fields of which the first in order that has a value counts: once one has, those after it are not waited for. No field stands in
+   * two lists. A value is a number, or a string of 1 to 256 characters.
+   */
+  readonly alternatives?: readonly (readonly string[])[];
+  /** Go on to the end of the object though all is known, so that a field that comes a second time is noticed. */
+  readonly toEnd?: boolean;
+}
+
+/** Bytes of a body, from `start` up to `end`, which is not one of them. */
+export interface ByteRange {
+  readonly start: number;
+  readonly end: number;
 }
 
 /**
@@ -42,6 +58,8 @@ const DEPTH_MAX = 512;
 const KEY_BYTES_MAX = 256;
 /** Decoded bytes of an asked string; a longer one counts as absent. */
 const VALUE_BYTES_MAX = 1024;
+/** Characters of a string with which a field counts as answered, so that its alternatives need no answer: what any fact may have. */
+const ENOUGH_CHARS_MAX = 256;
 /** Characters of a number, where numbers are looked at; a longer one is malformed. */
 const NUMBER_CHARS_MAX = 32;
 /** Levels of a field path. */
@@ -174,6 +192,9 @@ interface CompiledPlan {
   readonly fieldCount: number;
   readonly wantPromptBytes: boolean;
   readonly wantPrefix: boolean;
+  readonly toEnd: boolean;
+  /** By a node's id: ids of what need not be known any more once that node has a value. */
+  readonly obsolete: readonly (readonly number[] | undefined)[];
 }
 
 const compiledPlans = new WeakMap<ScanPlan, CompiledPlan>();
@@ -185,11 +206,17 @@ export class BodyScanner {
   readonly #prefix: PrefixHasher | undefined;
   #current: ScanStatus = 'scanning';
   #bytesSeen = 0;
+  /** Where in the body the current chunk begins. */
+  #chunkStart = 0;
 
   // Answers, by node id.
   readonly #values: (string | number | boolean | undefined)[];
+  /** Where the strings among them stand, quotes included; made with the first of them. */
+  #ranges: (ByteRange | undefined)[] | undefined;
   /** Whether the answer to a node is known: its value is over, or its parent closed without it. */
   readonly #settled: boolean[];
+  /** Whether the answer to a field is not waited for, since an alternative has one; made with the first of them. */
+  #obsolete: boolean[] | undefined;
   #fieldsPending: number;
   /** Bytes of prompt text in strings that are over. */
   #textBytes = 0;
@@ -214,6 +241,8 @@ export class BodyScanner {
 
   // The string in progress.
   #stringIsKey = false;
+  /** Where in the body the opening quote of the last asked string stands. */
+  #valueStart = 0;
   #escape = ESCAPE_NONE;
   #escapedUnit = 0;
   /** The high surrogate that an escape just before this point stood for; 0: none. */
@@ -259,7 +288,7 @@ export class BodyScanner {
     }
     this.#plan = compiled;
     this.#scanBytesMax = plan.scanBytesMax;
-    this.#prefix = compiled.wantPrefix ? new PrefixHasher(plan.prefixBlockBytes, plan.prefixBlocksMax) : undefined;
+    this.#prefix = compiled.wantPrefix ? new PrefixHasher(plan.prefixBlockBytes, plan.prefixBlocksMax, plan.prefixSeed) : undefined;
     this.#values = new Array<undefined>(compiled.nodes.length).fill(undefined);
     this.#settled = new Array<boolean>(compiled.nodes.length).fill(false);
     this.#fieldsPending = compiled.fieldCount;
@@ -300,6 +329,17 @@ export class BodyScanner {
     return id === undefined ? undefined : this.#values[id];
   }
 
+  /** Where in the body the string that {@link field} gives stands, quotes included; undefined: it is absent, or no string. */
+  fieldRange(path: string): ByteRange | undefined {
+    const id = this.#plan.idByPath.get(path);
+    return id === undefined || typeof this.#values[id] !== 'string' ? undefined : this.#ranges?.[id];
+  }
+
+  /** Where in the body an asked string stands (its opening quote) whose end has not come yet; undefined: there is none. */
+  get openFieldStart(): number | undefined {
+    return this.#current === 'scanning' && this.#state === IN_STRING && this.#keeping && !this.#stringIsKey ? this.#valueStart : undefined;
+  }
+
   /** Feeds the next chunk, of any size. Once a status other than `scanning` was returned, chunks are ignored. Never throws. */
   push(chunk: Uint8Array): ScanStatus {
     if (this.#current !== 'scanning') return this.#current;
@@ -307,6 +347,7 @@ export class BodyScanner {
     const bytesLeft = this.#scanBytesMax - this.#bytesSeen;
     const isOver = bytes.length > bytesLeft;
     if (isOver) bytes = bytes.subarray(0, bytesLeft);
+    this.#chunkStart = this.#bytesSeen;
     this.#bytesSeen += bytes.length;
     this.#scan(bytes);
     if (isOver && this.#isScanning()) this.#current = 'over-limit';
@@ -514,12 +555,20 @@ export class BodyScanner {
     for (let id = node.id; id < node.idEnd; id += 1) {
       if (this.#settled[id]) continue;
       this.#settled[id] = true;
-      if (this.#plan.nodes[id]!.isField) this.#fieldsPending -= 1;
+      if (this.#plan.nodes[id]!.isField && this.#obsolete?.[id] !== true) this.#fieldsPending -= 1;
+    }
+    const obsolete = this.#plan.obsolete[node.id];
+    if (obsolete === undefined || !isEnough(this.#values[node.id])) return;
+    for (const id of obsolete) {
+      if (this.#settled[id] || this.#obsolete?.[id] === true) continue;
+      (this.#obsolete ??= [])[id] = true;
+      this.#fieldsPending -= 1;
     }
   }
 
   #finishIfAnswered(): void {
-    const isAnswered = this.#fieldsPending === 0 && !this.#plan.wantPromptBytes && (this.#prefix === undefined || this.#prefix.isFull);
+    const isAnswered =
+      this.#fieldsPending === 0 && !this.#plan.toEnd && !this.#plan.wantPromptBytes && (this.#prefix === undefined || this.#prefix.isFull);
     if (isAnswered) this.#current = 'done';
   }
 
@@ -607,10 +656,12 @@ export class BodyScanner {
   #startStringValue(bytes: Buffer, pos: number): number {
     const node = this.#valueNode;
     const isAsked = node !== undefined && node.isField;
+    if (isAsked) this.#valueStart = this.#chunkStart + pos - 1;
     if (isAsked && !this.#underMediaKey) {
       const quote = plainStringEnd(bytes, pos, Math.min(this.#stopAt, pos + VALUE_BYTES_MAX + 1));
       if (quote !== -1) {
         this.#values[node.id] = decodeText(bytes, pos, quote);
+        this.#keepRange(node, quote);
         if (this.#measuring) this.#textBytes += quote - pos;
         this.#endValue(bytes, quote, node);
         return quote + 1;
@@ -861,8 +912,16 @@ export class BodyScanner {
     }
     if (this.#measuring && !this.#isMedia()) this.#textBytes += this.#stringBytes;
     const node = this.#valueNode;
-    if (this.#keeping && node !== undefined) this.#values[node.id] = decodeText(this.#kept ?? NOTHING, 0, this.#keptBytes);
+    if (this.#keeping && node !== undefined) {
+      this.#values[node.id] = decodeText(this.#kept ?? NOTHING, 0, this.#keptBytes);
+      this.#keepRange(node, pos);
+    }
     this.#endValue(bytes, pos, node);
+  }
+
+  /** The asked string at `node` ends with the quote at `pos`. */
+  #keepRange(node: PathNode, pos: number): void {
+    (this.#ranges ??= [])[node.id] = { start: this.#valueStart, end: this.#chunkStart + pos + 1 };
   }
 
   #scanSkippedString(bytes: Buffer, from: number): number {
@@ -1014,7 +1073,7 @@ export class BodyScanner {
   /** Sets where in the chunk to stop: if prefix blocks are all that is still wanted, where the last one ends. */
   #limitScan(): void {
     this.#stopAt = this.#chunkBytes;
-    if (this.#prefix === undefined || !this.#inPrompt || this.#fieldsPending > 0 || this.#plan.wantPromptBytes) return;
+    if (this.#prefix === undefined || !this.#inPrompt || this.#fieldsPending > 0 || this.#plan.wantPromptBytes || this.#plan.toEnd) return;
     this.#stopAt = Math.min(this.#chunkBytes, this.#unhashedFrom + this.#prefix.bytesLeft);
   }
 }
@@ -1155,5 +1214,28 @@ function compilePlan(plan: ScanPlan): CompiledPlan {
     fieldCount: idByPath.size,
     wantPromptBytes: plan.wantPromptBytes && hasPrompt,
     wantPrefix: hasPrompt && plan.prefixBlockBytes > 0 && plan.prefixBlocksMax > 0,
+    toEnd: plan.toEnd === true,
+    obsolete: findObsolete(plan.alternatives ?? [], idByPath),
   };
+}
+
+function findObsolete(alternatives: readonly (readonly string[])[], idByPath: ReadonlyMap<string, number>): (readonly number[] | undefined)[] {
+  const obsolete: (readonly number[] | undefined)[] = [];
+  for (const list of alternatives) {
+    const ids = list.map((path) => {
+      const id = idByPath.get(path);
+      if (id === undefined) throw new RangeError(`alternative '${path}' is not among the fields`);
+      return id;
+    });
+    ids.forEach((id, i) => {
+      if (obsolete[id] !== undefined) throw new RangeError(`'${list[i]!}' is an alternative twice`);
+      obsolete[id] = ids.slice(i + 1);
+    });
+  }
+  return obsolete;
+}
+
+/** Whether a value is one that a fact can be. */
+function isEnough(value: string | number | boolean | undefined): boolean {
+  return typeof value === 'number' || (typeof value === 'string' && value.length > 0 && value.length <= ENOUGH_CHARS_MAX);
 }

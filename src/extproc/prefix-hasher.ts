@@ -1,3 +1,5 @@
+import type { Hash64 } from '../core/hash.ts';
+
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per byte would cost time */
 
 /**
@@ -20,9 +22,12 @@ export class PrefixHasher {
   #word1 = 0;
   #word2 = 0;
 
-  constructor(blockBytes: number, blocksMax: number) {
+  /** `seed`: where the first block starts from; routers that share hashes share it, and others cannot tell prompts from them. */
+  constructor(blockBytes: number, blocksMax: number, seed: Hash64 = { high: 0, low: 0 }) {
     this.#blockBytes = blockBytes;
     this.#blocksMax = blocksMax;
+    this.#lane1 = seed.high | 0;
+    this.#lane2 = seed.low | 0;
   }
 
   get isFull(): boolean {

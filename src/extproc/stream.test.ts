@@ -869,7 +869,7 @@ describe('a bug', () => {
     expect(call.ended).toBe('internal');
     expect(trial.router.requestsInFlight).toBe(0);
     for (const pool of trial.fleet.pools.values())
-      for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, promptTokensWaiting: 0 });
+      for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 });
   });
 
   it('after the decision ends the stream with an error, since no refusal is possible any more', () => {
@@ -947,7 +947,7 @@ describe('facts', () => {
   });
 
   it('of a request that needs none are not waited for', () => {
-    const trial = createTrial({ yaml: onePool.replace('name: chat', 'name: chat\n    policy: { preset: round-robin }') });
+    const trial = createTrial({ yaml: onePool.replace('session-affinity', 'round-robin') });
     const { answers } = exchange({ request: NONE, allowOverride: true }, { headers: chatPath, pieces: [mute] }, trial);
     expect(answers).toEqual([headersRouted]);
   });

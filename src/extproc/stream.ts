@@ -1,21 +1,28 @@
-import type { FactNeed } from '../core/request-facts.ts';
-import type { Clock, Completion } from '../router/ports.ts';
+import { summarize } from '../core/explain.ts';
+import type { FactNeed, RequestFacts } from '../core/request-facts.ts';
+import type { Clock, Completion, RefusalCode } from '../router/ports.ts';
 import type { Routed } from '../router/routed.ts';
 import type { Router } from '../router/router.ts';
 import type { DecidedPhase, StreamEnding, StreamEvents } from '../router/stream-events.ts';
 import { type Refusal, toRefusal } from '../router/refusal.ts';
-import type { AnswerWriter } from './answer.ts';
+import { poolsOf } from '../router/routing-table.ts';
+import { addHeader, type AnswerWriter, setHeader } from './answer.ts';
 import { BodyScanner } from './body-scanner.ts';
+import { FieldRewriter } from './field-rewriter.ts';
+import { readSourceAddress } from './client-address.ts';
+import { explainHeader, type ExplainGate } from './explain-gate.ts';
 import type { FactReader, HeaderFacts } from './fact-reader.ts';
 import {
   BodySendMode,
   HeaderSendMode,
+  type HeaderValueOption,
   type HttpBody,
   type HttpHeaders,
   type ProcessingMode,
   type ProcessingRequest,
   type ProcessingResponse,
 } from './messages.ts';
+import type { IssuedSession, SessionCookies } from './session-cookie.ts';
 import { readServedEndpoint, readSubsetHint } from './subset-hint.ts';
 
 /** The gRPC call as a stream sees it, whatever server carries it. */
@@ -38,6 +45,10 @@ export interface StreamContext {
   readonly decideDeadlineMs: number;
   /** Declared length up to which a body is asked for that Envoy would not have sent, in bytes: what Envoy can buffer. */
   readonly askForBodyBytesMax: number;
+  /** Which requests have their decision explained in the response; undefined: none. */
+  readonly explains?: ExplainGate | undefined;
+  /** Gives requests without a session one of their own; undefined: they have none. */
+  readonly cookies?: SessionCookies | undefined;
 }
 
 /** How far the request side has come. */
@@ -86,6 +97,8 @@ export class ProcessStream {
   /** Request headers are not sent to us. */
   #isHeaderless = false;
   #subset: ReadonlySet<string> | undefined;
+  /** The client's IP address; undefined: Envoy does not tell it. */
+  #clientAddress: string | undefined;
   #missing: ReadonlySet<FactNeed> = new Set();
   #scanner: BodyScanner | undefined;
   #bodyBytes = 0;
@@ -99,11 +112,27 @@ export class ProcessStream {
   #bodyIsWhole = false;
   #deadline: NodeJS.Timeout | undefined;
   #routed: Routed | undefined;
+  /** The headers passed without the decision that stands: it sends the request to another model, and the body comes only if Envoy allows. */
+  #isUntold = false;
+  /** Changes the body's model as it passes; undefined: the body passes as it is. */
+  #rewriter: FieldRewriter | undefined;
+  /** A body is still to come, or may be. */
+  #bodyComes = false;
   /** Answers kept back; undefined: nothing is waited for. */
   #kept: (() => ProcessingResponse)[] | undefined;
 
   #awaitsFirstToken = false;
   #firstTokenSeen = false;
+  /** The response's headers were asked for, since some are to be added. */
+  #awaitsResponseHeaders = false;
+  /** Headers to add to the response; found anew at each decision. */
+  #responseHeaders: readonly HeaderValueOption[] = [];
+  /** The client asks how the request was decided, and may know. */
+  #explains = false;
+  /** Session made up for a request that names none; the same for all its decisions. */
+  #made: IssuedSession | undefined;
+  /** Value of `Set-Cookie` to send with the response. */
+  #setCookie: string | undefined;
   #status: number | undefined;
   #servedBy: string | undefined;
   #responseEnded = false;
@@ -146,7 +175,7 @@ export class ProcessStream {
     if (this.#state === 'refused' || this.#state === 'observing') return false;
     if (this.#kept !== undefined) return true;
     // In NONE mode the body was only asked for: an Envoy that allows no override goes on with the provisional answer.
-    if (this.#state === 'awaiting-body') return this.#requestMode !== BodySendMode.NONE || this.#routed === undefined;
+    if (this.#state === 'awaiting-body') return this.#requestMode !== BodySendMode.NONE || this.#routed === undefined || this.#isUntold;
     if (this.#state !== 'decided') return true;
     return this.#responseMode !== BodySendMode.NONE && !this.#responseEnded;
   }
@@ -186,7 +215,7 @@ export class ProcessStream {
   }
 
   /** What holds for the whole stream stands on its first message. */
-  #readConfiguration({ protocol_config: configured, metadata_context: metadata, observability_mode: observes }: ProcessingRequest): void {
+  #readConfiguration({ protocol_config: configured, metadata_context: metadata, attributes, observability_mode: observes }: ProcessingRequest): void {
     if (observes === true) this.#state = 'observing';
     this.#requestMode = configured?.request_body_mode ?? BodySendMode.NONE;
     this.#responseMode = configured?.response_body_mode ?? BodySendMode.NONE;
@@ -195,6 +224,7 @@ export class ProcessStream {
     const duplex = this.#requestMode >= BodySendMode.FULL_DUPLEX_STREAMED || this.#responseMode >= BodySendMode.FULL_DUPLEX_STREAMED;
     this.#mayOverride = !duplex && !this.#sendsBodyEarly;
     this.#subset = readSubsetHint(metadata);
+    this.#clientAddress = readSourceAddress(attributes);
   }
 
   // ---- request ----
@@ -202,10 +232,14 @@ export class ProcessStream {
   #onRequestHeaders(message: HttpHeaders): void {
     if (this.#headers !== undefined || this.#requestEnded) throw new ProtocolError('request headers out of order');
     const { router, reader, events, decideDeadlineMs } = this.#context;
-    const headers = reader.readHeaders(message.headers);
+    const headers = reader.readHeaders(message.headers, this.#clientAddress);
     this.#headers = headers;
+    this.#explains = this.#context.explains?.opens(message.headers, this.#clientAddress) === true;
     const bodyComes = message.end_of_stream !== true;
     if (!bodyComes) this.#requestEnded = true;
+    this.#bodyComes = bodyComes && headers.contentLengthBytes !== 0;
+
+    if (headers.cookie?.kind === 'invalid') events.sessionCookie('invalid');
 
     this.#missing = router.missingFacts(reader.toSettled(headers));
     const inBody = bodyComes && this.#bodyIsWorthIt(headers);
@@ -251,7 +285,12 @@ export class ProcessStream {
     const missing = this.#missing;
     const model = missing.has('model') && reader.needsBody('model', headers);
     const others =
-      (missing.has('session') && reader.needsBody('session', headers)) || missing.has('prefix') || missing.has('stream') || missing.has('maxTokens');
+      (missing.has('session') && reader.needsBody('session', headers)) ||
+      (missing.has('tenant') && reader.needsBody('tenant', headers)) ||
+      missing.has('prefix') ||
+      missing.has('stream') ||
+      missing.has('maxTokens') ||
+      missing.has('measuredPrompt');
     if (!model && !others) return false;
     if (this.#requestMode !== BodySendMode.NONE) return true;
     // A body above what Envoy buffers is a 413, or hangs: it is never asked for. Below that, a large one is worth its way here for
@@ -264,7 +303,7 @@ export class ProcessStream {
     const headers = this.#headers;
     if (headers === undefined || headers.bodyUnusable !== undefined) return;
     // Measuring the prompt takes a scan to the end: only where the end is at hand, since an early answer is worth more.
-    const measure = this.#missing.has('promptTokens') && wholeBodyComes;
+    const measure = (this.#missing.has('promptTokens') && wholeBodyComes) || this.#missing.has('measuredPrompt');
     this.#scanner = new BodyScanner(this.#context.reader.planScan(headers, this.#missing, measure));
   }
 
@@ -303,8 +342,8 @@ export class ProcessStream {
   /** Request headers are not sent to us: only the body and metadata can speak. */
   #withoutHeaders(): void {
     this.#isHeaderless = true;
-    this.#headers = { ...this.#context.reader.readHeaders(undefined), bodyUnusable: undefined };
-    this.#missing = this.#context.router.missingFacts({ path: '', model: undefined, session: undefined });
+    this.#headers = { ...this.#context.reader.readHeaders(undefined, this.#clientAddress), bodyUnusable: undefined };
+    this.#missing = this.#context.router.missingFacts({ path: '', model: undefined, session: undefined, tenant: undefined });
     this.#startScan(this.#requestMode === BodySendMode.BUFFERED);
     this.#state = 'awaiting-body';
   }
@@ -316,12 +355,19 @@ export class ProcessStream {
       if (this.#feed(body, endOfStream)) this.#decideOnHeaders(endOfStream ? 'body' : 'body-early');
       return;
     }
-    const answers = writer.echo('request_body', body, endOfStream);
+    const passing = this.#rewrite(body, endOfStream);
+    if (passing === undefined) return;
+    const answers = writer.echo('request_body', passing, endOfStream);
     const [first] = answers;
     if (this.#state === 'awaiting-body' && first !== undefined && this.#feed(body, endOfStream)) {
       // No header phase to carry headers: metadata alone tells the choice.
       const routed = this.#decide('body');
       if (routed === undefined) return;
+      if (routed.model !== undefined) {
+        // What came before has passed already.
+        this.#reject(routed, 'rewrite_unsupported', 'body');
+        return;
+      }
       this.#send(() => writer.withChoice(first, this.#routed ?? routed));
       answers.shift();
     }
@@ -340,18 +386,53 @@ export class ProcessStream {
       return;
     }
     const routed = this.#decide('body');
-    if (routed !== undefined) this.#send(() => writer.routedBody(this.#routed ?? routed));
+    if (routed === undefined) return;
+    this.#isUntold = false;
+    if (routed.model === undefined || body.length === 0) {
+      this.#send(() => writer.routedBody(this.#routed ?? routed));
+      return;
+    }
+    if (mode === BodySendMode.STREAMED) {
+      this.#reject(routed, 'rewrite_unsupported', 'body');
+      return;
+    }
+    const rewritten = new FieldRewriter(this.#context.reader.modelField, routed.model).push(body, true);
+    if (rewritten === undefined) {
+      const isCut = mode === BodySendMode.BUFFERED_PARTIAL && !this.#bodyIsWhole;
+      this.#reject(routed, isCut ? 'rewrite_unsupported' : 'body_not_rewritable', 'body');
+      return;
+    }
+    const declaresLength = mode === BodySendMode.BUFFERED && this.#headers?.contentLengthBytes !== undefined;
+    this.#send(() =>
+      rewritten === body ? writer.routedBody(this.#routed ?? routed) : writer.routedWithBody(this.#routed ?? routed, rewritten, declaresLength),
+    );
   }
 
   #onStreamedBody(body: Buffer, endOfStream: boolean): void {
     const { writer } = this.#context;
     if (this.#state === 'holding') {
       // Its answer may go out only after that to the headers.
-      this.#held.push(noBytes);
+      this.#held.push(body);
       if (this.#feed(body, endOfStream)) this.#decideOnHeaders(endOfStream ? 'body' : 'body-early');
       return;
     }
-    this.#send(() => writer.pass('request_body'));
+    const passing = this.#rewrite(body, endOfStream);
+    if (passing !== undefined) this.#send(() => (passing === body ? writer.pass('request_body') : writer.replaceBody(passing)));
+  }
+
+  /** A piece of the body as it is to go on. Undefined: the model in it cannot be rewritten, and the request was refused. */
+  #rewrite(piece: Buffer, isLast: boolean): Buffer | undefined {
+    if (this.#rewriter === undefined || this.#bodyBytes === 0) return piece;
+    const passing = this.#rewriter.push(piece, isLast);
+    if (passing === undefined && this.#routed !== undefined) this.#reject(this.#routed, 'body_not_rewritable', 'body');
+    return passing;
+  }
+
+  /** The decision cannot be carried out after all. */
+  #reject(routed: Routed, code: RefusalCode, phase: DecidedPhase): void {
+    this.#routed = undefined;
+    this.#rewriter = undefined;
+    this.#refuse(this.#context.router.reject(routed, code), phase);
   }
 
   #onRequestTrailers(): void {
@@ -374,12 +455,13 @@ export class ProcessStream {
       this.#send(() => writer.withChoice(answer, this.#routed ?? routed));
       return;
     }
-    this.#send(() => answer);
+    // They end the body: one that stops short shows only now.
+    if (this.#rewrite(noBytes, true) !== undefined) this.#send(() => answer);
   }
 
   /** No body comes after all: the decision on the headers stands. False: there is none. */
   #settleOnHeaders(): boolean {
-    if (this.#routed === undefined) return false;
+    if (this.#routed === undefined || this.#isUntold) return false;
     this.#context.router.confirm(this.#routed.lease);
     this.#answered('headers');
     return true;
@@ -400,35 +482,92 @@ export class ProcessStream {
 
   /** Decides on what is known and answers the headers, then hands back the body that was held. */
   #decideOnHeaders(phase: DecidedPhase): void {
-    const routed = this.#decide(phase);
+    const { writer, router, reader } = this.#context;
+    const comesInPieces = this.#requestMode === BodySendMode.STREAMED || this.#isDuplex();
+    // A decision that has the body changed can be told only with the body, where that comes as a whole and later.
+    const mayWait = router.table.rewrites === true && this.#state === 'new' && this.#bodyComes && !comesInPieces;
+    const routed = this.#decide(phase, mayWait);
     if (routed === undefined) return;
-    const { writer } = this.#context;
+    const { model } = routed;
+    const rewrites = model !== undefined && this.#bodyComes;
+    if (rewrites && this.#headers?.bodyUnusable !== undefined) {
+      this.#reject(routed, 'body_not_rewritable', phase);
+      return;
+    }
+    if (mayWait) {
+      if (rewrites) {
+        this.#awaitBodyOf(routed, phase);
+        return;
+      }
+      router.settle(routed);
+      this.#awaitPlace(routed);
+    }
+    if (rewrites) this.#rewriter = new FieldRewriter(reader.modelField, model);
+
     // A body that would come for nothing is declined.
-    const override = this.#requestEnded || this.#state === 'holding' ? this.#overrideFor(this.#requestMode) : this.#overrideFor(BodySendMode.NONE);
+    const wanted = this.#requestEnded || this.#state === 'holding' || rewrites ? this.#requestMode : BodySendMode.NONE;
+    const override = this.#overrideFor(wanted);
     this.#answered(phase);
     this.#send(() => writer.routedHeaders(this.#routed ?? routed, override));
     const held = this.#held;
     this.#held = [];
-    held.forEach((piece, i) => {
-      if (this.#requestMode !== BodySendMode.FULL_DUPLEX_STREAMED) this.#send(() => writer.pass('request_body'));
-      else for (const answer of writer.echo('request_body', piece, this.#bodySaidEnd && i === held.length - 1)) this.#send(() => answer);
-    });
+    for (const [i, piece] of held.entries()) {
+      const isLast = this.#bodySaidEnd && i === held.length - 1;
+      const passing = this.#rewrite(piece, isLast);
+      if (passing === undefined) return;
+      if (this.#isDuplex()) for (const answer of writer.echo('request_body', passing, isLast)) this.#send(() => answer);
+      else this.#send(() => (passing === piece ? writer.pass('request_body') : writer.replaceBody(passing)));
+    }
+  }
+
+  /** Lets the headers pass while the body comes in which the decision has the model rewritten. */
+  #awaitBodyOf(routed: Routed, phase: DecidedPhase): void {
+    const { writer, askForBodyBytesMax } = this.#context;
+    const lengthBytes = this.#headers?.contentLengthBytes;
+    const mode = this.#requestMode === BodySendMode.NONE ? BodySendMode.BUFFERED : this.#requestMode;
+    const mustAsk = this.#requestMode === BodySendMode.NONE;
+    if (mode > BodySendMode.BUFFERED_PARTIAL || (mustAsk && (!this.#mayOverride || (lengthBytes ?? 0) > askForBodyBytesMax))) {
+      this.#reject(routed, 'rewrite_unsupported', phase);
+      return;
+    }
+    this.#state = 'awaiting-body';
+    const override = this.#overrideFor(mode);
+    // Where there may be no body after all, the headers are the only chance to say it; but where Envoy may ignore that we ask, it would
+    // send the request on with the model that it names.
+    this.#isUntold = mustAsk || lengthBytes !== undefined;
+    if (this.#isUntold) {
+      this.#pass(override);
+      return;
+    }
+    this.#awaitPlace(routed);
+    this.#send(() => writer.routedHeaders(this.#routed ?? routed, override));
   }
 
   /** Answers the headers with the decision that they allow, and asks for the body. */
   #answerProvisionally(askFor: number): void {
-    const { router, reader, writer } = this.#context;
+    const { router, writer } = this.#context;
     const headers = this.#headers;
     if (headers === undefined) return;
     const override = this.#overrideFor(askFor);
-    const outcome = router.route(reader.toFacts(headers, this.#subset, undefined, undefined), { provisional: true });
+    const outcome = router.route(this.#toFacts(headers, undefined, undefined), { provisional: true });
     if (outcome.kind === 'refuse') {
       this.#pass(override);
-    } else {
-      this.#routed = outcome;
-      this.#awaitPlace(outcome);
-      this.#send(() => (this.#routed === undefined ? writer.passHeaders(override) : writer.routedHeaders(this.#routed, override)));
+      return;
     }
+    this.#routed = outcome;
+    this.#responseHeaders = this.#toResponseHeaders(outcome);
+    if (outcome.model !== undefined && this.#requestMode === BodySendMode.NONE) {
+      // Envoy may ignore that we ask for the body, and would send the request on with the model that it names.
+      this.#isUntold = true;
+      this.#pass(override);
+      return;
+    }
+    this.#awaitPlace(outcome);
+    this.#send(() => (this.#routed === undefined ? writer.passHeaders(override) : writer.routedHeaders(this.#routed, override)));
+  }
+
+  #isDuplex(): boolean {
+    return this.#requestMode === BodySendMode.FULL_DUPLEX_STREAMED;
   }
 
   #pass(override: ProcessingMode | undefined): void {
@@ -467,6 +606,7 @@ export class ProcessStream {
         this.#refuse(outcome, 'headers');
         return;
       }
+      if (outcome.kind === 'route') this.#responseHeaders = this.#toResponseHeaders(outcome);
     }
     if (this.#routed?.needsPlace === true) return;
     const kept = this.#kept ?? [];
@@ -475,8 +615,8 @@ export class ProcessStream {
   }
 
   /** The final decision. Undefined: the request was refused, and that was said. */
-  #decide(phase: DecidedPhase): Routed | undefined {
-    const { router, reader, events } = this.#context;
+  #decide(phase: DecidedPhase, provisional = false): Routed | undefined {
+    const { router, events } = this.#context;
     const headers = this.#headers;
     if (headers === undefined) throw new Error('decided before any headers');
     clearTimeout(this.#deadline);
@@ -485,7 +625,8 @@ export class ProcessStream {
     // A body cut at the limit or still coming is whole as far as it was read; a broken one tells nothing.
     const body = status === 'malformed' || status === 'truncated' ? undefined : this.#scanner;
     const bodyBytes = this.#bodyIsWhole && this.#bodyBytes > 0 ? this.#bodyBytes : undefined;
-    const outcome = router.route(reader.toFacts(headers, this.#subset, body, bodyBytes), { earlier: this.#routed });
+    let outcome = router.route(this.#toFacts(headers, body, bodyBytes), { earlier: this.#routed, provisional });
+    if (provisional && outcome.kind === 'refuse') outcome = router.route(this.#toFacts(headers, body, bodyBytes));
     this.#scanner = undefined;
     if (outcome.kind === 'refuse') {
       this.#routed = undefined;
@@ -493,17 +634,38 @@ export class ProcessStream {
       return undefined;
     }
     this.#routed = outcome;
+    this.#responseHeaders = this.#toResponseHeaders(outcome);
+    if (provisional) return outcome;
     this.#awaitPlace(outcome);
     if (this.#state !== 'holding') this.#answered(phase);
     return outcome;
   }
 
+  /** What is known of the request. Where it names no session and cookies are issued, it gets one, which its response will carry. */
+  #toFacts(headers: HeaderFacts, body: BodyScanner | undefined, bodyBytes: number | undefined): RequestFacts {
+    const { reader, cookies } = this.#context;
+    const facts = reader.toFacts(headers, this.#subset, body, bodyBytes, this.#context.clock.nowMs() - this.#openedMs);
+    this.#setCookie = undefined;
+    if (cookies === undefined) return facts;
+    if (facts.session === undefined) {
+      this.#made ??= cookies.issue();
+      this.#setCookie = this.#made.setCookie;
+      return { ...facts, session: this.#made.session };
+    }
+    const { cookie } = headers;
+    if (cookie?.kind === 'valid' && cookie.session === facts.session) this.#setCookie = cookie.renewal;
+    return facts;
+  }
+
   #refuse(refusal: Refusal, phase: DecidedPhase): void {
     this.#answered(phase);
+    this.#setCookie = undefined;
     this.#state = 'refused';
     this.#held = [];
     this.#kept = undefined;
-    this.#call.send(this.#context.writer.refuse(refusal));
+    const { account, code } = refusal;
+    const why = this.#explains && account !== undefined ? [setHeader(explainHeader, summarize(account, { refused: code }))] : [];
+    this.#call.send(this.#context.writer.refuse(refusal, why));
   }
 
   /** A method, since the compiler would not expect a call in between to have changed the state. */
@@ -520,20 +682,23 @@ export class ProcessStream {
   /**
    * The processing mode to ask for, or undefined where the configured one will do. An override replaces both body modes
    * whatever it holds, so the response's is repeated; of the header and trailer modes, DEFAULT leaves what is configured
-   * (`effectiveModeOverride` in Envoy's ext_proc.cc). Response headers alone would tell nothing, so they are declined.
+   * (`effectiveModeOverride` in Envoy's ext_proc.cc). Response headers alone would tell nothing, so they are declined unless some are
+   * to be added.
    */
   #overrideFor(requestMode: number): ProcessingMode | undefined {
     if (!this.#mayOverride) return undefined;
     const wantsFirstToken = this.#responseMode === BodySendMode.NONE && this.#observesFirstToken();
+    const wantsHeaders = this.#responseHeaders.length > 0 || (this.#state === 'awaiting-body' && this.#mayAddResponseHeaders());
     this.#awaitsFirstToken = wantsFirstToken;
-    if (requestMode === this.#requestMode && !wantsFirstToken) return undefined;
+    this.#awaitsResponseHeaders = wantsHeaders;
+    if (requestMode === this.#requestMode && !wantsFirstToken && !wantsHeaders) return undefined;
     const responseRest = this.#responseMode === BodySendMode.NONE ? HeaderSendMode.SKIP : HeaderSendMode.DEFAULT;
     return {
       request_header_mode: HeaderSendMode.DEFAULT,
       request_body_mode: requestMode,
       // Once decided, trailers tell nothing. Before that, they may be all that comes: as configured.
       request_trailer_mode: requestMode === BodySendMode.NONE ? HeaderSendMode.SKIP : HeaderSendMode.DEFAULT,
-      response_header_mode: responseRest,
+      response_header_mode: wantsHeaders ? HeaderSendMode.SEND : responseRest,
       response_body_mode: wantsFirstToken ? BodySendMode.STREAMED : this.#responseMode,
       response_trailer_mode: responseRest,
     };
@@ -542,7 +707,25 @@ export class ProcessStream {
   /** Whether the first token is wanted: by the pool chosen, or, while none is, by any. */
   #observesFirstToken(): boolean {
     if (this.#routed !== undefined) return this.#routed.pool.observeFirstToken;
-    return this.#context.router.table.routes.some(({ targets }) => targets.some(({ pool }) => pool.observeFirstToken));
+    return this.#context.router.table.routes.some((route) => poolsOf(route).some(({ observeFirstToken }) => observeFirstToken));
+  }
+
+  /** What the response's headers are to carry, given a decision. The one place where that is put together. */
+  #toResponseHeaders({ isFallback, pool, account, addresses }: Routed): HeaderValueOption[] {
+    const added: HeaderValueOption[] = [];
+    if (this.#explains) added.push(setHeader(explainHeader, summarize(account, { told: addresses[0] })));
+    if (isFallback) added.push(setHeader('x-fairlead-fallback', pool.name));
+    if (this.#setCookie !== undefined) added.push(addHeader('set-cookie', this.#setCookie));
+    return added;
+  }
+
+  /** Whether the decision that is still to come, with the body, could add headers to the response. */
+  #mayAddResponseHeaders(): boolean {
+    const { cookies, reader, router } = this.#context;
+    const headers = this.#headers;
+    if (this.#explains || router.table.fallsBack === true) return true;
+    if (cookies === undefined || headers === undefined) return false;
+    return (headers.cookie?.kind === 'valid' && headers.cookie.renewal !== undefined) || reader.toSettled(headers).session === undefined;
   }
 
   // ---- response ----
@@ -552,9 +735,26 @@ export class ProcessStream {
     this.#status = Number(status?.raw_value?.toString('latin1') ?? status?.value) || undefined;
     this.#servedBy = readServedEndpoint(request.metadata_context);
     // The body that was asked for did not come: Envoy allows no override.
-    if (this.#state === 'awaiting-body') this.#settleOnHeaders();
-    this.#send(() => this.#context.writer.pass('response_headers'));
-    if (message.end_of_stream === true) this.#onResponseEnd();
+    if (this.#state === 'awaiting-body' && !this.#settleOnHeaders()) this.#complete({ ending: 'not-proxied', signal: 'ext-proc' });
+    this.#addResponseHeaders();
+    const ended = message.end_of_stream === true;
+    if (this.#responseMode === BodySendMode.NONE && this.#awaitsResponseHeaders) {
+      // They came because we asked for them. With this answer, or that to the first chunk, nothing is left to say: the end comes by
+      // access log.
+      if (ended || !this.#awaitsFirstToken) this.#letGo();
+      return;
+    }
+    if (ended) this.#onResponseEnd();
+  }
+
+  #addResponseHeaders(): void {
+    const { writer, events } = this.#context;
+    const added = this.#responseHeaders;
+    this.#responseHeaders = [];
+    this.#send(() => (added.length === 0 ? writer.pass('response_headers') : writer.responseHeaders(added)));
+    if (this.#setCookie === undefined) return;
+    this.#setCookie = undefined;
+    events.sessionCookie('set');
   }
 
   #onResponseBody({ body = noBytes, end_of_stream: endOfStream = false }: HttpBody): void {
@@ -631,11 +831,14 @@ export class ProcessStream {
     if (this.#ending === 'cancelled') {
       // A body or response that was sure to come did not: the client went away.
       this.#complete({ ending: 'client-abort', signal: 'ext-proc', status: this.#status, servedBy: this.#servedBy });
+    } else if (this.#isUntold) {
+      this.#complete({ ending: 'not-proxied', signal: 'ext-proc' });
     } else if (this.#routed !== undefined) {
       // The exchange is over, the request is not: its end comes by access log. A provisional decision stands.
       if (this.#state === 'awaiting-body') this.#answered('headers');
       this.#context.router.confirm(this.#routed.lease);
     }
+    if (this.#setCookie !== undefined) this.#context.events.sessionCookie('unsent');
     this.#context.events.streamClosed(this.#ending);
   }
 }

@@ -35,6 +35,12 @@ describe('createEventLog', () => {
     expect(lines[0]?.msg).toContain('response phases');
   });
 
+  it('tells that first tokens are not noticed, and how to cure it', () => {
+    log.noFirstToken('chat', 50);
+    expect(lines[0]).toMatchObject({ level: 'warn', event: 'no_first_token', pool: 'chat', responses: 50 });
+    expect(lines[0]?.msg).toContain('allow_mode_override');
+  });
+
   it('names the other cause where records come without leases', () => {
     log.accessLogRecords(60, 60);
     log.noCompletionSignal(50);
@@ -127,6 +133,19 @@ describe('createEventLog', () => {
     ]);
   });
 
+  it('warns of metrics that cannot be read once per period, with the latest cause, and is silent about those that can', () => {
+    log.metricsScraped('chat', '10.0.0.1:80');
+    expect(lines).toEqual([]);
+    log.scrapeFailed('chat', '10.0.0.1:80', 'unreachable', 'connect ECONNREFUSED 10.0.0.1:80');
+    expect(lines).toMatchObject([
+      { level: 'warn', event: 'scrape_failed', count: 1, pool: 'chat', endpoint: '10.0.0.1:80', cause: 'unreachable', detail: 'connect ECONNREFUSED 10.0.0.1:80' },
+    ]);
+    for (let i = 0; i < 60; i += 1) log.scrapeFailed('chat', '10.0.0.2:80', 'timeout', '/metrics took longer than 1000 ms');
+    expect(lines).toHaveLength(1);
+    vi.advanceTimersByTime(30_000);
+    expect(lines.slice(1)).toMatchObject([{ event: 'scrape_failed', count: 60, endpoint: '10.0.0.2:80', cause: 'timeout' }]);
+  });
+
   it('one matter does not use up the line of another', () => {
     log.foreignReport('b', false);
     log.released('chat', 'a', expired, 1);
@@ -155,17 +174,21 @@ const calls: { readonly [K in keyof TelemetryEvents]: Parameters<TelemetryEvents
   foreignReport: ['b', false],
   unknownLease: [],
   noCompletionSignal: [50],
+  noFirstToken: ['chat', 50],
   streamOpened: [],
   streamClosed: ['completed'],
   message: ['request_headers'],
   answered: ['headers', 0.4],
   bodyUnusable: ['malformed'],
+  sessionCookie: ['invalid'],
   failed: [new Error('x')],
   accessLogRecords: [3, 1],
   exchangeTrouble: [{ code: 'unreachable', message: 'Nobody answers.', permanent: false }],
   exchangeRecovered: [],
   exchangeDropped: [],
   pushingChanged: [false],
+  metricsScraped: ['chat', '10.0.0.1:80'],
+  scrapeFailed: ['chat', '10.0.0.1:80', 'timeout', '/metrics took longer than 1000 ms'],
 };
 const names = Object.keys(calls) as (keyof TelemetryEvents)[];
 

@@ -1,10 +1,11 @@
 import type { ExchangeEvents, ExchangeTrouble, RouterEvents } from '../router/ports.ts';
+import type { ProbeEvents, ScrapeFailure } from '../router/probe-events.ts';
 import type { StreamEvents } from '../router/stream-events.ts';
 import type { Logger } from './logger.ts';
 import { RateLimited } from './rate-limited.ts';
 
 /** Everything that happens in a router, as one listener. */
-export type TelemetryEvents = RouterEvents & StreamEvents & ExchangeEvents;
+export type TelemetryEvents = RouterEvents & StreamEvents & ExchangeEvents & ProbeEvents;
 
 /** Listens to what happens and logs what an operator must see. */
 export interface EventLog extends TelemetryEvents {
@@ -22,6 +23,10 @@ const noSignal =
 const noLease =
   'Access-log records arrive, but none names a lease, so the load that decisions are based on is guessed. Cure: list the metadata namespace ' +
   '"fairlead" in metadata_options.receiving_namespaces.untyped of the ext_proc filter.';
+const noFirstToken =
+  'No first token was ever noticed, so prompts count as waiting until their requests end, and this policy chooses worse than it could. Cure: ' +
+  'set allow_mode_override: true on the ext_proc filter, or send it response bodies (STREAMED or FULL_DUPLEX_STREAMED); or set ' +
+  'observe.firstToken: false on the pool to live with it.';
 const foreignLease =
   'Completion reports name requests of another router, and there is no way to hand them on; that router counts these requests until they expire. ' +
   'Either it was restarted, or several routers sit behind one Envoy cluster while each keeps its state in memory. Cure for the latter: configure shared state.';
@@ -33,6 +38,8 @@ const exchangeRecovered = 'State goes between routers again.';
 const exchangeDropped = 'Messages to other routers were not sent, or nobody knows whether they arrived. The next snapshots repair what they said of load.';
 const pushingStopped = 'More happens than may be pushed to other routers as it happens: they hear of it by snapshots alone.';
 const pushingResumed = 'What happens is pushed to other routers as it happens again.';
+const scrapeFailed =
+  'Metrics of model servers cannot be read; once they are stale, endpoints are rated without them. See whether pools[].metrics names the right kind, path and port.';
 const internalError = 'An internal error ended a stream or a listener; the request was refused if it still could be. This is a bug: please report it.';
 
 /** Logs loudly what makes decisions worse or points at a bug, each matter at most once per period. Ordinary events are for the metrics. */
@@ -61,6 +68,9 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
     if (isPushing) logger.info({ event: 'exchange_pushing', count }, pushingResumed);
     else logger.warn({ event: 'exchange_not_pushing', count }, pushingStopped);
   });
+  const scrapes = new RateLimited<{ pool: string; endpoint: string; cause: ScrapeFailure; detail: string }>(periodMs, (count, latest) => {
+    logger.warn({ event: 'scrape_failed', count, ...latest }, scrapeFailed);
+  });
   const nothing = (): void => {};
   return {
     decided: nothing,
@@ -78,11 +88,15 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
       const fields = { event: 'no_completion_signal', requests, accessLogRecords: records };
       logger.error(fields, records > 0 && recordsWithLease === 0 ? noLease : noSignal);
     },
+    noFirstToken: (pool, responses) => {
+      logger.warn({ event: 'no_first_token', pool, responses }, noFirstToken);
+    },
     streamOpened: nothing,
     streamClosed: nothing,
     message: nothing,
     answered: nothing,
     bodyUnusable: nothing,
+    sessionCookie: nothing,
     failed: (error) => failures.note(error),
     accessLogRecords: (count, withoutLease) => {
       records += count;
@@ -92,8 +106,10 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
     exchangeRecovered: () => recoveries.note(undefined),
     exchangeDropped: () => dropped.note(undefined),
     pushingChanged: (isPushing) => pushing.note(isPushing),
+    metricsScraped: nothing,
+    scrapeFailed: (pool, endpoint, cause, detail) => scrapes.note({ pool, endpoint, cause, detail }),
     flush: () => {
-      for (const limited of [foreign, expired, failures, troubles, recoveries, dropped, pushing]) limited.flush();
+      for (const limited of [foreign, expired, failures, troubles, recoveries, dropped, pushing, scrapes]) limited.flush();
     },
   };
 }
@@ -130,16 +146,20 @@ export function combineEvents(...listeners: readonly Partial<TelemetryEvents>[])
     foreignReport: (owner, forwarded) => tell((listener) => listener.foreignReport?.(owner, forwarded)),
     unknownLease: () => tell((listener) => listener.unknownLease?.()),
     noCompletionSignal: (requests) => tell((listener) => listener.noCompletionSignal?.(requests)),
+    noFirstToken: (pool, responses) => tell((listener) => listener.noFirstToken?.(pool, responses)),
     streamOpened: () => tell((listener) => listener.streamOpened?.()),
     streamClosed: (ending) => tell((listener) => listener.streamClosed?.(ending)),
     message: (phase) => tell((listener) => listener.message?.(phase)),
     answered: (phase, sinceHeadersMs) => tell((listener) => listener.answered?.(phase, sinceHeadersMs)),
     bodyUnusable: (cause) => tell((listener) => listener.bodyUnusable?.(cause)),
+    sessionCookie: (outcome) => tell((listener) => listener.sessionCookie?.(outcome)),
     failed: (error) => tell((listener) => listener.failed?.(error)),
     accessLogRecords: (count, withoutLease) => tell((listener) => listener.accessLogRecords?.(count, withoutLease)),
     exchangeTrouble: (trouble) => tell((listener) => listener.exchangeTrouble?.(trouble)),
     exchangeRecovered: () => tell((listener) => listener.exchangeRecovered?.()),
     exchangeDropped: () => tell((listener) => listener.exchangeDropped?.()),
     pushingChanged: (pushing) => tell((listener) => listener.pushingChanged?.(pushing)),
+    metricsScraped: (pool, address) => tell((listener) => listener.metricsScraped?.(pool, address)),
+    scrapeFailed: (pool, address, cause, detail) => tell((listener) => listener.scrapeFailed?.(pool, address, cause, detail)),
   };
 }

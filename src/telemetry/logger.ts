@@ -19,6 +19,13 @@ interface BindingMethods {
 /** Bytes of log kept while nobody reads stdout; what comes beyond is dropped rather than let a hung reader stop the router. */
 const bufferBytesMax = 4 * 1024 * 1024;
 
+let shared: ReturnType<typeof pino.destination> | undefined;
+
+/** The process's stdout, written in the background. One for all who write lines there, or these would come out mixed. */
+export function stdout(): ReturnType<typeof pino.destination> {
+  return (shared ??= pino.destination({ dest: 1, sync: false, maxLength: bufferBytesMax }));
+}
+
 /**
  * Makes the process's logger: one JSON object a line, ISO time, level by name. Fields, errors and child bindings pass through
  * `toSafeFields`, so that neither prompts nor sessions, tenants or credentials get into a log, whoever logs them. Text is a
@@ -42,7 +49,7 @@ export function createLogger({ level, destination }: LoggerOptions): Logger {
         },
       },
     },
-    destination ?? pino.destination({ dest: 1, sync: false, maxLength: bufferBytesMax }),
+    destination ?? stdout(),
   );
   // pino runs neither formatter on a child's bindings.
   const bound = logger as unknown as BindingMethods;

@@ -1,5 +1,7 @@
 import { register as globalRegistry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
+import { noFacts } from '../core/request-facts.ts';
+import { createAccount, type ShadowComparison } from '../core/explain.ts';
 import type { Policy } from '../core/policy.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import type { Routed } from '../router/routed.ts';
@@ -43,7 +45,12 @@ function routedTo(address: string, { name = 'chat', reason = 'affinity-home', fi
       home: undefined,
       trace: { policy: 'p', candidates: [address], rejections: [{ address: second, filter, reason: why }], scores: [] },
     },
+    account: createAccount('* *', noFacts, undefined),
+    route: '* *',
+    model: undefined,
+    isFallback: false,
     promptTokens: 100,
+    uncachedTokens: 100,
     needsPlace: false,
     decisionMs: 0.02,
     chance: { draw: 0, sequences: new Map() },
@@ -53,6 +60,63 @@ function routedTo(address: string, { name = 'chat', reason = 'affinity-home', fi
 const at = `pool="chat",endpoint="${first}"`;
 
 describe('createMetrics', () => {
+  it('counts scrapes by outcome, and tells how old the oldest metrics are', async () => {
+    const fleet = createFleet();
+    let nowMs = 10_000;
+    const metrics = create({ fleet, scraped: { pools: ['chat'], nowMs: () => nowMs } });
+    expect(await metrics.value('fairlead_engine_scrapes_total{pool="chat",outcome="ok"}')).toBe(0);
+    expect(await metrics.value('fairlead_engine_metrics_age_seconds{pool="chat"}')).toBeUndefined();
+    expect(await metrics.value('fairlead_endpoints_without_engine_metrics{pool="chat"}')).toBe(2);
+    metrics.metricsScraped('chat', first);
+    metrics.metricsScraped('chat', first);
+    metrics.scrapeFailed('chat', second, 'timeout', 'too late');
+    metrics.scrapeFailed('of-no-configuration', second, 'timeout', 'too late');
+    expect(await metrics.value('fairlead_engine_scrapes_total{pool="chat",outcome="ok"}')).toBe(2);
+    expect(await metrics.value('fairlead_engine_scrapes_total{pool="chat",outcome="timeout"}')).toBe(1);
+    expect((await metrics.lines()).join('\n')).not.toContain('of-no-configuration');
+    const told = { requestsRunning: 1, requestsQueued: 0, kvUsage: 0, kvTokensMax: undefined, adapters: undefined, adaptersMax: undefined };
+    fleet.pool('chat')!.endpoint(first)!.metrics = { ...told, scrapedMs: 8_000 };
+    fleet.pool('chat')!.endpoint(second)!.metrics = { ...told, scrapedMs: 9_500 };
+    expect(await metrics.value('fairlead_engine_metrics_age_seconds{pool="chat"}')).toBe(2);
+    expect(await metrics.value('fairlead_endpoints_without_engine_metrics{pool="chat"}')).toBe(0);
+    nowMs = 10_500;
+    fleet.pool('chat')!.endpoint(first)!.metrics = undefined;
+    expect(await metrics.value('fairlead_engine_metrics_age_seconds{pool="chat"}')).toBe(1);
+    expect((await create().lines()).join('\n')).not.toMatch(/scrape|engine_metrics/);
+  });
+
+  it('scores shadow policies: how often they agree, and how much sooner the better choice would have been', async () => {
+    const shadowed = { ...pool, shadow: { policy: { name: 'other' } as Policy, sample: 1 } };
+    const metrics = create({ table: { ...table, routes: table.routes.map((route) => ({ ...route, targets: [{ pool: shadowed, weight: 1 }] })) } });
+    const tell = (shadow: Partial<ShadowComparison>, name = 'chat'): void => {
+      const account = createAccount('* *', noFacts, undefined);
+      const { decision } = routedTo(first);
+      const comparison = { policy: 'other', outcome: 'differ' as const, address: second, reason: 'r', expectedTtftMs: undefined, ...shadow };
+      account.considered.push({ pool: name, decision, promptTokens: 1, cachedTokens: new Map(), shadow: comparison });
+      metrics.decisions.decided({ ...routedTo(first), account });
+    };
+    tell({ outcome: 'agree', expectedTtftMs: { live: 70, shadow: 70 } });
+    tell({ expectedTtftMs: { live: 90, shadow: 30 } });
+    tell({ expectedTtftMs: { live: 40, shadow: 20 } });
+    tell({ expectedTtftMs: { live: 10, shadow: 15 } });
+    tell({ outcome: 'failed' });
+    tell({ outcome: 'differ' }, 'of-no-configuration');
+    const of = (outcome: string): Promise<number | undefined> => metrics.value(`fairlead_shadow_decisions_total{pool="chat",policy="other",outcome="${outcome}"}`);
+    expect([await of('agree'), await of('differ'), await of('failed'), await of('only-live')]).toEqual([1, 3, 1, 0]);
+    const regret = (better: string, what: string): Promise<number | undefined> => metrics.value(`fairlead_shadow_regret_seconds_${what}{pool="chat",policy="other",better="${better}"}`);
+    expect(await regret('shadow', 'sum')).toBeCloseTo(0.08, 12);
+    expect(await regret('shadow', 'count')).toBe(2);
+    expect(await regret('live', 'sum')).toBeCloseTo(0.005, 12);
+    expect((await metrics.lines()).join('\n')).not.toContain('of-no-configuration');
+  });
+
+  it('counts lines that the decision log lost', async () => {
+    const metrics = create();
+    expect(await metrics.value('fairlead_decision_log_dropped_total')).toBe(0);
+    metrics.decisionLineDropped();
+    expect(await metrics.value('fairlead_decision_log_dropped_total')).toBe(1);
+  });
+
   it('counts decisions, their time, prompt tokens and rejections', async () => {
     const metrics = create();
     metrics.decided(routedTo(first));
@@ -105,6 +169,15 @@ describe('createMetrics', () => {
     expect(await metrics.value('fairlead_answer_latency_seconds_bucket{phase="body",le="0.005"}')).toBe(1);
   });
 
+  it('counts requests that went to a fallback, by route; routes that nobody configured count as one', async () => {
+    const metrics = create();
+    metrics.decided(routedTo(first));
+    metrics.decided({ ...routedTo(first), isFallback: true });
+    metrics.decided({ ...routedTo(first), isFallback: true, route: 'made up' });
+    expect(await metrics.value('fairlead_fallbacks_total{route="* *",pool="chat"}')).toBe(1);
+    expect(await metrics.value('fairlead_fallbacks_total{route="other",pool="chat"}')).toBe(1);
+  });
+
   it('counts what happens on streams', async () => {
     const metrics = create();
     metrics.streamOpened();
@@ -115,6 +188,7 @@ describe('createMetrics', () => {
     metrics.message('unknown');
     metrics.refused('overloaded');
     metrics.bodyUnusable('compressed');
+    metrics.sessionCookie('unsent');
     metrics.failed(new Error('x'));
     metrics.accessLogRecords(5, 2);
     metrics.unknownLease();
@@ -152,15 +226,23 @@ describe('createMetrics', () => {
     const metrics = create({ fleet });
     expect(await metrics.value(`fairlead_requests_in_flight{${at}}`)).toBe(0);
     const endpoint = fleet.pool('chat')!.endpoint(first)!;
-    Object.assign(endpoint.own, { requests: 2, promptTokens: 30, promptTokensWaiting: 10 });
-    Object.assign(endpoint.foreign, { requests: 5, promptTokens: 70, promptTokensWaiting: 0 });
+    Object.assign(endpoint.own, { requests: 2, promptTokens: 30, requestsWaiting: 1, uncachedTokensWaiting: 10 });
+    Object.assign(endpoint.foreign, { requests: 5, promptTokens: 70, requestsWaiting: 0, uncachedTokensWaiting: 0 });
     endpoint.state = 'ejected';
     expect(await metrics.value(`fairlead_requests_in_flight{${at}}`)).toBe(2);
     expect(await metrics.value(`fairlead_prompt_tokens_in_flight{${at}}`)).toBe(30);
-    expect(await metrics.value(`fairlead_prompt_tokens_waiting{${at}}`)).toBe(10);
+    expect(await metrics.value(`fairlead_uncached_tokens_waiting{${at}}`)).toBe(10);
     expect(await metrics.value(`fairlead_fleet_requests_in_flight{${at}}`)).toBe(7);
     expect(await metrics.value(`fairlead_endpoint_state{${at},state="ejected"}`)).toBe(1);
     expect(await metrics.value(`fairlead_endpoint_state{${at},state="ready"}`)).toBe(0);
+  });
+
+  it('says how many pools miss their first tokens', async () => {
+    const metrics = create();
+    expect(await metrics.value('fairlead_first_tokens_missing')).toBe(0);
+    metrics.noFirstToken('chat', 50);
+    metrics.noFirstToken('chat', 50);
+    expect(await metrics.value('fairlead_first_tokens_missing')).toBe(1);
   });
 
   it('says that no end is reported, until one is', async () => {
@@ -222,6 +304,7 @@ describe('createMetrics', () => {
       metrics.message(name);
       metrics.answered(name as 'body', 1);
       metrics.bodyUnusable(name);
+      metrics.sessionCookie(name as 'set');
       metrics.streamClosed(name as 'completed');
       metrics.foreignReport(name, false);
     }

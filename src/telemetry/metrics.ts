@@ -1,11 +1,14 @@
 import { performance } from 'node:perf_hooks';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { toHostPort } from '../core/data-parallel-rank.ts';
+import type { DecisionAccount, ShadowComparison } from '../core/explain.ts';
 import type { EndpointState } from '../core/fleet-snapshot.ts';
 import type { FleetEndpoint } from '../fleet/endpoint.ts';
 import type { FleetView } from '../fleet/fleet-view.ts';
-import type { CompletionSignal, Ending, RefusalCode } from '../router/ports.ts';
-import type { RoutingTable } from '../router/routing-table.ts';
-import type { DecidedPhase, StreamEnding } from '../router/stream-events.ts';
+import type { CompletionSignal, DecisionLog, Ending, RefusalCode } from '../router/ports.ts';
+import { type RoutingTable, targetsOf } from '../router/routing-table.ts';
+import type { ScrapeFailure } from '../router/probe-events.ts';
+import type { DecidedPhase, SessionCookieOutcome, StreamEnding } from '../router/stream-events.ts';
 import type { TelemetryEvents } from './event-log.ts';
 import { type Observations, Series, type Tally, TalliedCounter, TalliedHistogram } from './tallies.ts';
 
@@ -16,6 +19,8 @@ export interface MetricsOptions {
   readonly version: string;
   /** Age of what is known of other routers, in ms; undefined, or no such function, where nothing is shared. */
   readonly snapshotAgeMs?: (() => number | undefined) | undefined;
+  /** Pools whose model servers' metrics are read, and the clock that tells their age; left out where none are. */
+  readonly scraped?: { readonly pools: readonly string[]; readonly nowMs: () => number } | undefined;
   /** Whether to add what prom-client and Node tell of the process; default true. */
   readonly processMetrics?: boolean | undefined;
 }
@@ -23,6 +28,10 @@ export interface MetricsOptions {
 /** Counts what happens. `registry` has it all in Prometheus' form. */
 export interface Metrics extends TelemetryEvents {
   readonly registry: Registry;
+  /** Scores shadow policies. */
+  readonly decisions: Pick<DecisionLog, 'decided' | 'refused'>;
+  /** A line of the decision log was not taken by its destination. */
+  decisionLineDropped(): void;
 }
 
 const refusalCodes: Readonly<Record<RefusalCode, true>> = {
@@ -30,8 +39,14 @@ const refusalCodes: Readonly<Record<RefusalCode, true>> = {
   model_not_found: true,
   route_not_found: true,
   no_ready_endpoint: true,
+  residency_unavailable: true,
   subset_unavailable: true,
   overloaded: true,
+  shed_priority: true,
+  deadline_unreachable: true,
+  body_not_rewritable: true,
+  rewrite_unsupported: true,
+  prompt_too_long: true,
   internal_error: true,
 };
 const endings: Readonly<Record<Ending, true>> = {
@@ -51,8 +66,18 @@ const streamEndings: Readonly<Record<StreamEnding, true>> = {
   'internal-error': true,
 };
 const decidedPhases: Readonly<Record<DecidedPhase, true>> = { headers: true, 'body-early': true, body: true, deadline: true };
+const sessionCookieOutcomes: Readonly<Record<SessionCookieOutcome, true>> = { set: true, unsent: true, invalid: true };
 const endpointStates: Readonly<Record<EndpointState, true>> = { ready: true, 'not-ready': true, ejected: true, draining: true };
+const scrapeFailures: Readonly<Record<ScrapeFailure, true>> = { unreachable: true, timeout: true, status: true, 'too-large': true, 'no-metrics': true };
 const messagePhases = ['request_headers', 'request_body', 'request_trailers', 'response_headers', 'response_body', 'response_trailers'];
+const shadowOutcomes: Readonly<Record<ShadowComparison['outcome'], true>> = {
+  agree: true,
+  differ: true,
+  'only-live': true,
+  'only-shadow': true,
+  neither: true,
+  failed: true,
+};
 const bodyCauses = ['malformed', 'truncated', 'over-limit', 'compressed', 'not-json'];
 const statusClasses = ['1xx', '2xx', '3xx', '4xx', '5xx'];
 /** Codes that strategies make up: a few each, counted out so that a strategy with a fault cannot fill the memory. */
@@ -62,6 +87,7 @@ const codesMax = 64;
 const decisionBounds = [5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2];
 const answerBounds = [5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 5];
 const firstTokenBounds = [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60];
+const regretBounds = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 const requestBounds = [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
 
 type EndpointLabel = 'pool' | 'endpoint';
@@ -78,6 +104,12 @@ interface EndpointSeries {
   readonly duration: Observations;
 }
 
+/** How one pool's shadow policy does. */
+interface ShadowSeries {
+  readonly decisions: Series<Tally>;
+  readonly regret: Series<Observations>;
+}
+
 /** Everything counted of one pool. */
 interface PoolSeries {
   readonly endpoints: Series<EndpointSeries>;
@@ -89,7 +121,7 @@ interface PoolSeries {
  * Counts what happens, in a registry of its own. Labels hold only what the configuration or the code names, never what came
  * with a request. Per event it costs a few map look-ups and additions.
  */
-export function createMetrics({ fleet, table, version, snapshotAgeMs, processMetrics = true }: MetricsOptions): Metrics {
+export function createMetrics({ fleet, table, version, snapshotAgeMs, scraped, processMetrics = true }: MetricsOptions): Metrics {
   const registry = new Registry();
   const counter = <L extends string = never>(name: string, help: string): TalliedCounter<L> => new TalliedCounter(registry, { name, help });
   const histogram = <L extends string>(name: string, help: string, bounds: readonly number[]): TalliedHistogram<L> =>
@@ -135,6 +167,11 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
     requestBounds,
   );
 
+  const fallbackTotal = counter<'route' | 'pool'>('fairlead_fallbacks_total', "Requests sent to a fallback of their route, whose target had nobody who could take them.");
+  const fallbacks = new Series(
+    (route) => new Series((pool) => fallbackTotal.child({ route, pool }), fleet.pools.keys()),
+    table.routes.map(({ name }) => name),
+  );
   const refusals = counted('fairlead_refusals_total', 'Final decisions to refuse a request.', 'code', Object.keys(refusalCodes));
   const foreignReports = counted(
     'fairlead_foreign_reports_total',
@@ -147,6 +184,22 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
   const streamsClosed = counted('fairlead_streams_closed_total', 'ext_proc streams closed.', 'ending', Object.keys(streamEndings));
   const messages = counted('fairlead_stream_messages_total', 'Messages from Envoy on ext_proc streams.', 'phase', messagePhases);
   const bodiesUnusable = counted('fairlead_bodies_unusable_total', 'Request bodies that gave no facts.', 'cause', bodyCauses);
+  const sessionCookies = counted(
+    'fairlead_session_cookies_total',
+    "Session cookies set on responses, not set since the response's headers never came here, or found invalid in requests.",
+    'outcome',
+    Object.keys(sessionCookieOutcomes),
+  );
+  const shadowDecisions = counter<'pool' | 'policy' | 'outcome'>(
+    'fairlead_shadow_decisions_total',
+    'Decisions that a shadow policy was scored on: whether it agreed with the live one, differed, or only one of them found an endpoint.',
+  );
+  const shadowRegret = histogram<'pool' | 'policy' | 'better'>(
+    'fairlead_shadow_regret_seconds',
+    'Where live and shadow policy differed: how much sooner the first token was expected at the choice of the better one. Summed with better="shadow", less better="live", it is the estimated regret of the live policy.',
+    regretBounds,
+  );
+  const droppedLines = counter('fairlead_decision_log_dropped_total', 'Lines of the decision log that its destination was too slow for.').child({});
   const failures = counter('fairlead_internal_errors_total', 'Exceptions caught at a stream or in a listener: bugs.').child({});
   const records = counter('fairlead_access_log_records_total', 'Access-log records taken in.').child({});
   const recordsWithoutLease = counter(
@@ -156,6 +209,14 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
   const dropped = counter('fairlead_exchange_dropped_total', 'Messages to other routers not sent, or sent without knowing whether they arrived.').child({});
   const troubles = counter<'code'>('fairlead_exchange_troubles_total', 'Times that what carries state between routers got into trouble, by its code.');
   const troublesByCode = new Series((code) => troubles.child({ code }), [], codesMax);
+  const scrapes = counter<'pool' | 'outcome'>(
+    'fairlead_engine_scrapes_total',
+    'Times that an endpoint was asked for its model server\'s metrics: "ok", or why they could not be read.',
+  );
+  const scrapesByPool = new Series(
+    (pool) => new Series((outcome) => scrapes.child({ pool, outcome }), ['ok', ...Object.keys(scrapeFailures)]).makeKnown(),
+    scraped?.pools ?? [],
+  ).makeKnown();
   const answerLatency = histogram<'phase'>(
     'fairlead_answer_latency_seconds',
     'From the first message of a stream to its final answer, by the phase that brought the facts; waiting for the body is in it.',
@@ -191,7 +252,30 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
     fleet.pools.keys(),
   );
 
+  const makeShadow = (pool: string, policy: string): ShadowSeries => ({
+    decisions: new Series((outcome) => shadowDecisions.child({ pool, policy, outcome }), Object.keys(shadowOutcomes)).makeKnown(),
+    regret: new Series((better) => shadowRegret.child({ pool, policy, better }), ['live', 'shadow']).makeKnown(),
+  });
+  const shadows = new Map<string, ShadowSeries>();
+  for (const { pool } of table.routes.flatMap(targetsOf)) {
+    if (pool.shadow !== undefined && !shadows.has(pool.name)) shadows.set(pool.name, makeShadow(pool.name, pool.shadow.policy.name));
+  }
+  const scoreShadows = ({ considered }: DecisionAccount): void => {
+    for (const { pool, shadow } of considered) {
+      const scores = shadows.get(pool);
+      if (shadow === undefined || scores === undefined) continue;
+      scores.decisions.of(shadow.outcome).value += 1;
+      const { expectedTtftMs } = shadow;
+      if (shadow.outcome !== 'differ' || expectedTtftMs === undefined) continue;
+      const regretMs = expectedTtftMs.live - expectedTtftMs.shadow;
+      // Equal expectations count for neither in sum, and stay in the count.
+      scores.regret.of(regretMs >= 0 ? 'shadow' : 'live').observe(Math.abs(regretMs) / 1_000);
+    }
+  };
+
   let signalMissing = false;
+  /** Pools. */
+  const firstTokensMissing = new Set<string>();
   let isInTrouble = false;
   let isPushing = true;
   let closedTotal = 0;
@@ -201,15 +285,22 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
     version,
     streamsOpen: () => streamsOpened.value - closedTotal,
     signalMissing: () => signalMissing,
+    firstTokensMissing: () => firstTokensMissing.size,
     isInTrouble: () => isInTrouble,
     isPushing: () => isPushing,
     snapshotAgeMs: () => snapshotAgeMs?.(),
   });
+  if (scraped !== undefined) registerScrapeReadings(registry, fleet, scraped);
   if (processMetrics) registerProcessMetrics(registry);
 
   return {
     registry,
-    decided: ({ pool: { name }, addresses, decision, promptTokens: tokens, decisionMs }) => {
+    decisions: { decided: ({ account }) => scoreShadows(account), refused: (_code, account) => scoreShadows(account) },
+    decisionLineDropped: () => {
+      droppedLines.value += 1;
+    },
+    decided: ({ route, pool: { name }, isFallback, addresses, decision, promptTokens: tokens, decisionMs }) => {
+      if (isFallback) fallbacks.of(route).of(name).value += 1;
       const pool = pools.of(name);
       const endpoint = pool.endpoints.of(addresses[0] ?? 'other');
       endpoint.decisions.of(decision.reason).value += 1;
@@ -231,7 +322,7 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
       if (ending !== 'expired') endpoint.duration.observe(durationMs / 1_000);
       if (status !== undefined) endpoint.responses.of(toStatusClass(status)).value += 1;
       if (firstByteMs !== undefined) endpoint.firstByte.observe(firstByteMs / 1_000);
-      if (servedBy !== undefined && servedBy !== address) endpoint.servedElsewhere.value += 1;
+      if (servedBy !== undefined && servedBy !== toHostPort(address)) endpoint.servedElsewhere.value += 1;
     },
     foreignReport: (_owner, forwarded) => {
       foreignReports.of(forwarded ? 'forwarded' : 'lost').value += 1;
@@ -241,6 +332,9 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
     },
     noCompletionSignal: () => {
       signalMissing = true;
+    },
+    noFirstToken: (pool) => {
+      firstTokensMissing.add(pool);
     },
     streamOpened: () => {
       streamsOpened.value += 1;
@@ -257,6 +351,9 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
     },
     bodyUnusable: (cause) => {
       bodiesUnusable.of(cause).value += 1;
+    },
+    sessionCookie: (outcome) => {
+      sessionCookies.of(outcome).value += 1;
     },
     failed: () => {
       failures.value += 1;
@@ -278,6 +375,12 @@ export function createMetrics({ fleet, table, version, snapshotAgeMs, processMet
     pushingChanged: (pushing) => {
       isPushing = pushing;
     },
+    metricsScraped: (pool) => {
+      scrapesByPool.of(pool).of('ok').value += 1;
+    },
+    scrapeFailed: (pool, _address, cause) => {
+      scrapesByPool.of(pool).of(cause).value += 1;
+    },
   };
 }
 
@@ -292,6 +395,7 @@ interface Readings {
   readonly version: string;
   readonly streamsOpen: () => number;
   readonly signalMissing: () => boolean;
+  readonly firstTokensMissing: () => number;
   readonly isInTrouble: () => boolean;
   readonly isPushing: () => boolean;
   readonly snapshotAgeMs: () => number | undefined;
@@ -299,7 +403,7 @@ interface Readings {
 
 /** Registers what is read when somebody asks, instead of being kept. */
 function registerReadings(registry: Registry, readings: Readings): void {
-  const { fleet, table, version, streamsOpen, signalMissing, isInTrouble, isPushing, snapshotAgeMs } = readings;
+  const { fleet, table, version, streamsOpen, signalMissing, firstTokensMissing, isInTrouble, isPushing, snapshotAgeMs } = readings;
   const registers = [registry];
   const perEndpoint = (name: string, help: string, read: (endpoint: FleetEndpoint) => number): void => {
     new Gauge({
@@ -316,7 +420,11 @@ function registerReadings(registry: Registry, readings: Readings): void {
   };
   perEndpoint('fairlead_requests_in_flight', 'Requests of this router in flight.', ({ own }) => own.requests);
   perEndpoint('fairlead_prompt_tokens_in_flight', "Prompt tokens of this router's requests in flight.", ({ own }) => own.promptTokens);
-  perEndpoint('fairlead_prompt_tokens_waiting', "Prompt tokens of this router's requests that gave no first token yet.", ({ own }) => own.promptTokensWaiting);
+  perEndpoint(
+    'fairlead_uncached_tokens_waiting',
+    "Prompt tokens of this router's requests that gave no first token yet, less those believed to be cached.",
+    ({ own }) => own.uncachedTokensWaiting,
+  );
   perEndpoint('fairlead_fleet_requests_in_flight', 'Requests of all routers in flight, as far as this router knows.', ({ requests }) => requests);
 
   new Gauge({
@@ -346,6 +454,7 @@ function registerReadings(registry: Registry, readings: Readings): void {
   reading('fairlead_completion_signal_missing', '1 while no request was ever reported as ended although many were sent: load is being guessed.', () =>
     Number(signalMissing()),
   );
+  reading('fairlead_first_tokens_missing', 'Pools whose policy wants first tokens noticed and that gave none: their policy chooses worse.', firstTokensMissing);
   reading('fairlead_exchange_in_trouble', '1 while what carries state between routers cannot be used as it should.', () => Number(isInTrouble()));
   reading('fairlead_exchange_snapshots_only', '1 while events are not pushed to other routers as they happen.', () => Number(!isPushing()));
   new Gauge({
@@ -364,10 +473,37 @@ function registerReadings(registry: Registry, readings: Readings): void {
     labelNames: ['pool', 'cluster', 'policy'],
     registers,
   });
-  for (const { pool } of table.routes.flatMap(({ targets }) => targets)) {
+  for (const { pool } of table.routes.flatMap(targetsOf)) {
     poolInfo.set({ pool: pool.name, cluster: pool.cluster, policy: pool.policy.name }, 1);
   }
   new Gauge({ name: 'fairlead_build_info', help: 'Always 1; the label tells what runs.', labelNames: ['version'], registers }).set({ version }, 1);
+}
+
+function registerScrapeReadings(registry: Registry, fleet: FleetView, { pools, nowMs }: NonNullable<MetricsOptions['scraped']>): void {
+  const perPool = (name: string, help: string, read: (scrapedMs: readonly number[], endpoints: number) => number | undefined): void => {
+    new Gauge({
+      name,
+      help,
+      labelNames: ['pool'],
+      registers: [registry],
+      collect() {
+        for (const pool of pools) {
+          const endpoints = fleet.pool(pool)?.endpoints ?? [];
+          const value = read(endpoints.flatMap(({ metrics }) => metrics?.scrapedMs ?? []), endpoints.length);
+          if (value === undefined) this.remove({ pool });
+          else this.set({ pool }, value);
+        }
+      },
+    });
+  };
+  perPool('fairlead_engine_metrics_age_seconds', 'Age of the oldest metrics of a model server that decisions go by; absent where there are none.', (scrapedMs) =>
+    scrapedMs.length === 0 ? undefined : Math.max(0, nowMs() - Math.min(...scrapedMs)) / 1_000,
+  );
+  perPool(
+    'fairlead_endpoints_without_engine_metrics',
+    "Endpoints whose model server's metrics could not be read for so long that decisions go without.",
+    (scrapedMs, endpoints) => endpoints - scrapedMs.length,
+  );
 }
 
 /** Summaries of a delay monitor that is kept from running: see below. */

@@ -24,7 +24,10 @@ beforeAll(async () => {
   const servers = await parts.add(Promise.resolve(runFairlead(['sim-server', '--ports', ports.join(','), '--profile', 'dynamo-mocker'])));
   await servers.waitForLine((line) => (line.includes(`:${ports[2]!}`) ? true : undefined));
   fairlead = await parts.add(
-    startFairlead({ pools: [{ name: 'chat', observe: { firstToken: true }, endpoints: endpoints.map((address) => ({ address })) }] }),
+    // A policy that needs no more of the body than its session.
+    startFairlead({
+      pools: [{ name: 'chat', policy: { preset: 'session-affinity' }, observe: { firstToken: true }, endpoints: endpoints.map((address) => ({ address })) }],
+    }),
   );
 });
 afterAll(() => parts.stop());
@@ -85,8 +88,8 @@ describe.each([
       .poll(
         async () => {
           const [pool] = (await fairlead.fleet()).pools;
-          const sum = (of: 'requestsInFlight' | 'promptTokensWaiting'): number => pool!.endpoints.reduce((all, endpoint) => all + endpoint[of], 0);
-          return { waiting: sum('promptTokensWaiting'), inFlight: sum('requestsInFlight') };
+          const sum = (of: 'requestsInFlight' | 'uncachedTokensWaiting'): number => pool!.endpoints.reduce((all, endpoint) => all + endpoint[of], 0);
+          return { waiting: sum('uncachedTokensWaiting'), inFlight: sum('requestsInFlight') };
         },
         { timeout: 15_000 },
       )

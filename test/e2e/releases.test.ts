@@ -131,7 +131,7 @@ describe.each([
       .poll(
         async () =>
           (await fairlead.fleet()).pools.flatMap(({ endpoints }) =>
-            endpoints.map(({ requestsInFlight, promptTokensInFlight, promptTokensWaiting }) => requestsInFlight + promptTokensInFlight + promptTokensWaiting),
+            endpoints.map(({ requestsInFlight, promptTokensInFlight, uncachedTokensWaiting }) => requestsInFlight + promptTokensInFlight + uncachedTokensWaiting),
           ),
         { timeout: 2_000, interval: 25 },
       )

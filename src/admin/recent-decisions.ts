@@ -1,0 +1,99 @@
+import { type DecisionAccount, type Explanation, explain } from '../core/explain.ts';
+import type { Completion, DecisionLog, RefusalCode } from '../router/ports.ts';
+import type { Routed } from '../router/routed.ts';
+
+/** A decision that was made lately: one element of what `/api/v1/decisions` answers. */
+export interface RecentDecision extends Explanation {
+  /** Wall-clock time, ISO 8601. */
+  readonly time: string;
+  /** Names the request in completion reports and in the decision log; null: it was refused. */
+  readonly lease: string | null;
+  /** Why it was refused; null: it was routed. */
+  readonly refused: RefusalCode | null;
+  /** Addresses told to Envoy, best first. */
+  readonly told: readonly string[];
+  /** Time it took to decide; null: it was refused. */
+  readonly decisionMs: number | null;
+  /** What became of it; null: it is under way, or was refused. */
+  readonly end: { readonly ending: string; readonly status: number | null; readonly durationMs: number; readonly firstTokenMs: number | null } | null;
+}
+
+/** Decisions kept at most. */
+export const recentDecisionsMax = 256;
+/** And endpoints in all of them together: with thousands of endpoints, fewer decisions are kept. */
+const endpointsMax = 100_000;
+
+interface Entry {
+  readonly timeMs: number;
+  readonly account: DecisionAccount;
+  readonly routed: Routed | undefined;
+  readonly refused: RefusalCode | undefined;
+  readonly endpoints: number;
+  firstTokenMs: number | undefined;
+  end: { readonly completion: Completion; readonly durationMs: number } | undefined;
+}
+
+/** Keeps the last decisions and how they came about. To keep one costs an entry in a list; it is written out when somebody asks. */
+export class RecentDecisions implements DecisionLog {
+  readonly #wallMs: () => number;
+  /** Oldest first. */
+  readonly #entries: Entry[] = [];
+  readonly #byLease = new Map<string, Entry>();
+  #endpoints = 0;
+
+  /** `wallMs`: milliseconds since the Unix epoch. */
+  constructor(wallMs: () => number) {
+    this.#wallMs = wallMs;
+  }
+
+  decided(routed: Routed): void {
+    this.#byLease.set(routed.lease, this.#add(routed.account, routed, undefined));
+  }
+
+  refused(code: RefusalCode, account: DecisionAccount): void {
+    this.#add(account, undefined, code);
+  }
+
+  firstToken(lease: string, sinceDispatchMs: number): void {
+    const entry = this.#byLease.get(lease);
+    if (entry !== undefined) entry.firstTokenMs = sinceDispatchMs;
+  }
+
+  ended(lease: string, completion: Completion, durationMs: number): void {
+    const entry = this.#byLease.get(lease);
+    if (entry !== undefined) entry.end = { completion, durationMs };
+  }
+
+  /** The last `limit` decisions, newest first. */
+  list(limit: number): RecentDecision[] {
+    return this.#entries.slice(-limit).reverse().map(toRecent);
+  }
+
+  #add(account: DecisionAccount, routed: Routed | undefined, refused: RefusalCode | undefined): Entry {
+    const endpoints = account.considered.reduce((sum, { decision: { trace } }) => sum + trace.candidates.length + trace.rejections.length, 0);
+    const entry: Entry = { timeMs: this.#wallMs(), account, routed, refused, endpoints, firstTokenMs: undefined, end: undefined };
+    this.#entries.push(entry);
+    this.#endpoints += endpoints;
+    while (this.#entries.length > recentDecisionsMax || (this.#endpoints > endpointsMax && this.#entries.length > 1)) {
+      const oldest = this.#entries.shift();
+      this.#endpoints -= oldest?.endpoints ?? 0;
+      if (oldest?.routed !== undefined) this.#byLease.delete(oldest.routed.lease);
+    }
+    return entry;
+  }
+}
+
+function toRecent({ timeMs, account, routed, refused, firstTokenMs, end }: Entry): RecentDecision {
+  return {
+    time: new Date(timeMs).toISOString(),
+    lease: routed?.lease ?? null,
+    refused: refused ?? null,
+    told: routed?.addresses ?? [],
+    decisionMs: routed?.decisionMs ?? null,
+    end:
+      end === undefined
+        ? null
+        : { ending: end.completion.ending, status: end.completion.status ?? null, durationMs: end.durationMs, firstTokenMs: firstTokenMs ?? null },
+    ...explain(account),
+  };
+}
