@@ -42,8 +42,8 @@ function stamp(): number {
 class WatchedState extends SharedState {
   readonly delaysMs: number[] = [];
 
-  override applyEvent(router: string, event: LoadEvent): void {
-    super.applyEvent(router, event);
+  override applyEvent(router: string, event: LoadEvent, nowMs: number): void {
+    super.applyEvent(router, event, nowMs);
     if (event.pool === probePool && event.kind === 'dispatch') this.delaysMs.push(((stamp() - event.promptTokens + stampMax) % stampMax) / 1_000);
   }
 }
@@ -65,6 +65,7 @@ const events: RouterEvents = {
   foreignReport: nothing,
   unknownLease: nothing,
   noCompletionSignal: nothing,
+  noFirstToken: () => {},
 };
 
 async function prepare({ id, config: text, routers }: Extract<Order, { kind: 'prepare' }>): Promise<Prepared> {
@@ -144,7 +145,7 @@ function startLoad({ router, exchange, fleet }: Prepared, requestsPerSecond: num
   }, 1);
   const address = fleet.pool(probePool)?.endpoints[0]?.address ?? '';
   const probe = setInterval(() => {
-    if (probes) exchange.publish({ kind: 'dispatch', pool: probePool, address, promptTokens: stamp(), placement: undefined });
+    if (probes) exchange.publish({ kind: 'dispatch', pool: probePool, address, promptTokens: stamp(), uncachedTokens: 0, placement: undefined, cached: undefined });
   }, probeMs);
   return {
     requests: () => requests,

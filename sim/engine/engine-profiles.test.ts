@@ -36,6 +36,26 @@ describe('demo', () => {
   });
 });
 
+describe('profiles by the roofline', () => {
+  it.each([
+    // 2·8.03e9 operations a token at half of 989.4 TFLOPS; 16.06 GB of weights at three quarters of 3.35 TB/s; 53.9 GB of KV memory.
+    ['h100-vllm', 1_000, 2 + 32.464 + 0.53, 6.392 + 2, 411_000],
+    ['a10-vllm', 1_000, 2 + 256.96 + 4.194, 35.689 + 2, 27_000],
+  ] as const)('%s: %i tokens in %f ms, an empty decode step in %f ms', (name, tokens, prefill, decode, memory) => {
+    const profile = engineProfiles[name];
+    expect(prefillMs(profile, tokens)).toBeCloseTo(prefill, 1);
+    expect(decodeMs(profile, 0)).toBeCloseTo(decode, 2);
+    expect(Math.abs(contextTokensMax(profile) / memory - 1)).toBeLessThan(0.02);
+  });
+
+  it('slow-gpu is some three times slower than what it stands beside, and holds less', () => {
+    const slow = engineProfiles['slow-gpu'];
+    expect(prefillMs(slow, 8_192) / prefillMs(dynamoMocker, 8_192)).toBeCloseTo(2.733, 2);
+    expect(decodeMs(slow, 0) / decodeMs(dynamoMocker, 0)).toBeCloseTo(3.877, 2);
+    expect(contextTokensMax(slow)).toBeLessThan(contextTokensMax(dynamoMocker));
+  });
+});
+
 describe('every profile', () => {
   it.each(Object.entries(engineProfiles))('%s: carries its name and its source, and decoding slows as context grows', (name, profile) => {
     expect(profile.name).toBe(name);

@@ -205,6 +205,16 @@ export class Engine {
         this.#beginStep(this.#wakeMs);
       }
     }
+    return this.#takeEvents();
+  }
+
+  /** Like `advance`, but without what happens at `nowMs` itself: a step that begins then sees what is still to be submitted then. */
+  advanceBefore(nowMs: number): readonly EngineEvent[] {
+    this.#runBefore(nowMs);
+    return this.#takeEvents();
+  }
+
+  #takeEvents(): readonly EngineEvent[] {
     const events = this.#events;
     if (events.length > 0) this.#events = [];
     return events;

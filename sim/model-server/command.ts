@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { type EngineProfileName, engineProfiles } from '../engine/engine-profiles.ts';
+import { type EngineMetricsKind, engineMetricsKinds } from './engine-metrics.ts';
 import { type ModelServer, type ModelServerGroup, startModelServer } from './model-server.ts';
 
 const portsMax = 100;
@@ -9,6 +10,7 @@ interface SimServerOptions {
   readonly host: string;
   readonly profile: EngineProfileName;
   readonly model?: string;
+  readonly metrics: EngineMetricsKind;
   readonly timeScale: number;
   readonly startupMs: number;
   readonly slowFactor: number;
@@ -64,6 +66,7 @@ export function modelServerCommand(): Command {
     .addOption(new Option('--ports <ports>', 'where to listen, for example 18001-18005 or 18001,18010').argParser(parsePorts).makeOptionMandatory())
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .addOption(new Option('--profile <name>', 'speed and memory').choices(Object.keys(engineProfiles)).default('demo'))
+    .addOption(new Option('--metrics <kind>', 'whose metrics to serve').choices(engineMetricsKinds).default('vllm'))
     .option('--model <name>', 'the only model served (default: every model name is taken)')
     .addOption(new Option('--time-scale <x>', 'run x times faster').argParser(parseFactor).default(1))
     .addOption(new Option('--startup-ms <n>', 'milliseconds before the servers are ready').argParser(parseMilliseconds).default(0))
@@ -72,7 +75,7 @@ export function modelServerCommand(): Command {
       'after',
       [
         '',
-        'Each server speaks the OpenAI and Anthropic APIs at /v1, vLLM-named /metrics, /health, and /echo; / lists all.',
+        'Each server speaks the OpenAI and Anthropic APIs at /v1, /metrics under the names of vLLM or --metrics, /health, and /echo; / lists all.',
         'POST /_sim switches faults while it runs, for example {"mode":"fail"} or {"port":18002,"mode":"refuse"};',
         'whoever reaches a port can do that, so leave --host on loopback where strangers could.',
       ].join('\n'),
@@ -86,11 +89,11 @@ export function modelServerCommand(): Command {
       process.stdout.write(`SIMULATED model servers: no model, no GPU (profile ${options.profile})\n`);
       const group: ModelServerGroup = new Map();
       const servers: ModelServer[] = [];
-      const { host, profile, timeScale, startupMs, slowFactor, model } = options;
+      const { host, profile, timeScale, startupMs, slowFactor, model, metrics } = options;
       for (const port of options.ports) {
         try {
           const server = await startModelServer({
-            host, port, profile, timeScale, startupMs, group,
+            host, port, profile, timeScale, startupMs, group, metrics,
             switches: { slowFactor },
             ...(model === undefined ? {} : { model }),
           });

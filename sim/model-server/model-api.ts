@@ -3,7 +3,7 @@ import type { EngineEvent } from '../engine/engine.ts';
 import { contextTokensMax, type EngineProfile } from '../engine/engine-profiles.ts';
 import { chainedBlockHashes, textHash, tokenBytes } from './block-hashes.ts';
 import type { ApiError, Dialect, Generation, GenerationRequest } from './dialect.ts';
-import { createEngineMetrics, type EngineMetrics } from './engine-metrics.ts';
+import { createEngineMetrics, type EngineMetrics, type EngineMetricsKind } from './engine-metrics.ts';
 import type { FaultInjector } from './fault-injector.ts';
 import { generatedTokens, naturalOutputTokens } from './generated-text.ts';
 import { bodyBytesMax, bodyTooLarge, methodNotAllowed, parseJson, readBody, resetConnection, sendError, sendJson } from './http-exchange.ts';
@@ -13,11 +13,20 @@ import type { StatsRecorder } from './server-stats.ts';
 /** What a server without a fixed model calls its model. */
 const nameOfAnyModel = 'simulated-model';
 
+/** LoRA adapters of a simulated server. They cost it nothing: its metrics tell of them. */
+export interface LoraOptions {
+  readonly adapters: readonly string[];
+  readonly max: number;
+}
+
 export interface ModelApiOptions {
   readonly profile: EngineProfile;
   readonly timeScale: number;
   /** The only model served; undefined for every name. */
   readonly model: string | undefined;
+  /** Models that are LoRA adapters, and how many of them fit at once; undefined: none are. */
+  readonly lora: LoraOptions | undefined;
+  readonly metrics: EngineMetricsKind;
   readonly queueFullStatus: 429 | 503;
   /** Distinguishes this server's answers from its siblings'. */
   readonly idSuffix: () => string;
@@ -43,6 +52,8 @@ export class ModelApi {
   readonly #engine: LiveEngine;
   readonly #startedS = Math.floor(Date.now() / 1000);
   #generations = 0;
+  /** Requests in flight by adapter. */
+  readonly #adaptersInUse = new Map<string, number>();
   /** Responses that mode `reset` ended, not the client. */
   readonly #cutResponses = new WeakSet<ServerResponse>();
 
@@ -51,7 +62,14 @@ export class ModelApi {
     this.model = options.model ?? nameOfAnyModel;
     this.#engine = new LiveEngine(options.profile, options.timeScale);
     this.#engine.slowFactor = options.faults.switches.slowFactor;
-    this.metrics = createEngineMetrics(this.model, options.profile, () => this.#engine.stats);
+    const { lora } = options;
+    this.metrics = createEngineMetrics({
+      kind: options.metrics,
+      model: this.model,
+      profile: options.profile,
+      stats: () => this.#engine.stats,
+      adapters: lora && (() => ({ running: [...this.#adaptersInUse.keys()].sort(), max: lora.max })),
+    });
   }
 
   set slowFactor(factor: number) {
@@ -88,7 +106,7 @@ export class ModelApi {
 
   /** Takes a request as far as it goes; returns the error to answer with, if it comes to that. */
   #accept(dialect: Dialect, body: Buffer | 'too-large', request: IncomingMessage, response: ServerResponse): ApiError | undefined {
-    const { faults, stats, isReady, model: onlyModel } = this.#options;
+    const { faults, stats, isReady, lora, model: onlyModel } = this.#options;
     if (body === 'too-large') return bodyTooLarge;
     const parsed = parseJson(body);
     noteSession(stats, request, parsed);
@@ -103,7 +121,8 @@ export class ModelApi {
     const result = dialect.parse(parsed);
     if (!result.ok) return { status: 400, code: 'invalid_request', message: result.message };
     const { model } = result.request;
-    if (model !== undefined && onlyModel !== undefined && model !== onlyModel) {
+    const isAdapter = model !== undefined && lora?.adapters.includes(model) === true;
+    if (model !== undefined && onlyModel !== undefined && model !== onlyModel && !isAdapter) {
       return { status: 404, code: 'model_not_found', message: `the model ${JSON.stringify(model)} does not exist` };
     }
     return this.#generate(dialect, result.request, response);
@@ -148,13 +167,24 @@ export class ModelApi {
       return { status: queueFullStatus, code: 'queue_full', message: 'the queue is full', headers: { 'retry-after': '1' } };
     }
     // The client's leaving, and every other end of the connection, frees the sequence; after the last token there is nothing to free.
-    response.once('close', () => this.#engine.cancel(id));
+    const adapter = this.#options.lora?.adapters.find((name) => name === request.model);
+    if (adapter !== undefined) this.#useAdapter(adapter, 1);
+    response.once('close', () => {
+      this.#engine.cancel(id);
+      if (adapter !== undefined) this.#useAdapter(adapter, -1);
+    });
     if (stream) {
       // Real servers send the headers of a stream when they accept the request: they say nothing about the first token.
       response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache' });
       response.flushHeaders();
     }
     return undefined;
+  }
+
+  #useAdapter(adapter: string, change: 1 | -1): void {
+    const requests = (this.#adaptersInUse.get(adapter) ?? 0) + change;
+    if (requests > 0) this.#adaptersInUse.set(adapter, requests);
+    else this.#adaptersInUse.delete(adapter);
   }
 
   /** Turns a sequence's events into the answer. */

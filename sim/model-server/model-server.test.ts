@@ -293,7 +293,7 @@ describe('load', () => {
     controller.abort();
   });
 
-  it('shows its state in metrics under the names of vLLM', async () => {
+  it('shows its state in metrics under the names of vLLM, unless told otherwise', async () => {
     const server = await start({ model: 'mine' });
     const body = { messages: [{ role: 'user', content: 'word '.repeat(100) }], model: 'mine' };
     await json(await chat(server, body));
@@ -312,6 +312,37 @@ describe('load', () => {
     expect(value('vllm:time_to_first_token_seconds_count')).toBe(2);
     expect(value('vllm:request_success_total')).toBe(2);
     expect(metrics).toMatch(/^vllm:cache_config_info\{.*num_gpu_blocks="3750".*\} 1$/m);
+  });
+
+  it.each([
+    ['sglang', '/metrics', /^sglang:num_running_reqs\{.*tp_rank="1".*\} 1$/m, /^sglang:max_total_num_tokens\{.*\} 60000$/m],
+    ['trtllm', '/prometheus/metrics', /^trtllm_num_requests_running\{.*\} 1$/m, /^trtllm_kv_cache_max_blocks\{.*\} 3750$/m],
+    ['triton', '/metrics', /^nv_trt_llm_request_metrics\{request_type="scheduled".*\} 1$/m, /^nv_trt_llm_kv_cache_block_metrics\{kv_cache_block_type="tokens_per".*\} 16$/m],
+  ] as const)('shows its state as %s does', async (metrics, path, load, size) => {
+    const server = await start({ metrics, timeScale: 0.1 });
+    // Held: a response that nobody holds is cancelled when it is collected.
+    const open = await post(server, '/v1/chat/completions', { ...hello, stream: true });
+    const page = await (await fetch(server.url + path)).text();
+    expect(page).toMatch(load);
+    expect(page).toMatch(size);
+    expect(await (await fetch(server.url)).text()).toContain(path);
+    await open.body?.cancel();
+  });
+
+  it('tells which LoRA adapters have requests, the newest last, and serves them beside its model', async () => {
+    const server = await start({ model: 'base', lora: { adapters: ['sql', 'legal'], max: 2 }, timeScale: 0.1 });
+    const tell = async (): Promise<[string, number][]> => {
+      const page = await (await fetch(`${server.url}/metrics`)).text();
+      return [...page.matchAll(/^vllm:lora_requests_info\{max_lora="2",running_lora_adapters="([^"]*)".*\} (.*)$/gm)].map(([, names, at]) => [names!, Number(at)]);
+    };
+    expect((await tell()).map(([names]) => names)).toEqual(['']);
+    const open = await Promise.all(['sql', 'legal'].map((model) => post(server, '/v1/chat/completions', { ...hello, model, stream: true })));
+    const told = await tell();
+    // What was told before stays, with its time, as vLLM leaves it.
+    expect(told.map(([names]) => names)).toEqual(['', 'legal,sql']);
+    expect(told[1]![1]).toBeGreaterThan(told[0]![1]);
+    expect((await post(server, '/v1/chat/completions', { ...hello, model: 'unknown' })).status).toBe(404);
+    for (const response of open) await response.body?.cancel();
   });
 
   it('keeps statistics with the sessions it saw', async () => {

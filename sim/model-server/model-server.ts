@@ -18,7 +18,8 @@ import {
   sendText,
   servedBy,
 } from './http-exchange.ts';
-import { ModelApi, noteSession } from './model-api.ts';
+import type { EngineMetricsKind } from './engine-metrics.ts';
+import { type LoraOptions, ModelApi, noteSession } from './model-api.ts';
 import { chatCompletions, completions } from './openai-completions.ts';
 import { responses } from './openai-responses.ts';
 import { type ServerStats, StatsRecorder } from './server-stats.ts';
@@ -36,6 +37,10 @@ export interface ModelServerOptions {
   readonly profile?: EngineProfileName | EngineProfile;
   /** The only model served; others get 404. Unset, every model name is taken. */
   readonly model?: string;
+  /** Models that are LoRA adapters, served beside `model`. */
+  readonly lora?: LoraOptions;
+  /** Whose metrics it serves; default vLLM's. */
+  readonly metrics?: EngineMetricsKind;
   /** How many times faster than the clock the engine runs; default 1. */
   readonly timeScale?: number;
   /** Milliseconds (of the clock) after the start before it is ready; default 0. */
@@ -113,6 +118,8 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
       profile: this.#profile,
       timeScale,
       model: options.model,
+      lora: options.lora,
+      metrics: options.metrics ?? 'vllm',
       queueFullStatus,
       idSuffix: () => String(this.port),
       isReady: () => this.#ready,
@@ -125,7 +132,7 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
       ['/health', (response) => sendHealth(response, this.switches.healthOk)],
       ['/health/ready', (response) => sendHealth(response, this.switches.healthOk && this.#ready)],
       ['/v1/models', (response) => sendJson(response, 200, api.models())],
-      ['/metrics', async (response) => sendText(response, 200, await api.metrics.registry.metrics(), api.metrics.registry.contentType)],
+      [api.metrics.path, async (response) => sendText(response, 200, await api.metrics.registry.metrics(), api.metrics.registry.contentType)],
       ['/_sim/stats', (response) => sendJson(response, 200, this.stats())],
     ]);
   }
@@ -240,7 +247,7 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
       `Profile ${this.#profile.name}: ${this.#profile.source}.`,
       '',
       ...[...dialects.keys()].map((path) => `POST ${path}`),
-      'GET  /v1/models  /metrics  /health  /health/ready',
+      `GET  /v1/models  ${this.#api.metrics.path}  /health  /health/ready`,
       'any  /echo     the request body, byte for byte',
       'any  /headers  the request headers received, as JSON',
       'GET, POST /_sim  switches: mode, failStatus, failRatio, slowFactor, healthOk, resetAfterChunks',

@@ -1,0 +1,70 @@
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { engineProfiles } from './engine/engine-profiles.ts';
+import { measuredRedis } from './network/network-model.ts';
+import { type RunSummary, summarise } from './report/summary.ts';
+import { simulatedAddresses, simulatedPool } from './simulated-fleet.ts';
+import { simulate } from './simulation.ts';
+import { findTrace, readWorkload, tracesFolder } from './workloads/trace-source.ts';
+
+// Real router, real policies, whole traces: against NVIDIA Dynamo's own replay of them with its own engine model.
+const folder = tracesFolder(path.resolve(import.meta.dirname, '..'));
+const missing = ['mooncake-conversation', 'mooncake-synthetic'].some((name) => findTrace(folder, name) === undefined);
+
+/** One cell: Dynamo's replay with round robin, and the most that `sticky` may have of that mean. */
+interface Cell {
+  readonly trace: 'conversation' | 'synthetic';
+  readonly endpoints: number;
+  readonly speed: number;
+  readonly reuse: number;
+  readonly meanMs: number;
+  readonly stickyShareMax: number;
+}
+
+const cells: Cell[] = [
+  { trace: 'conversation', endpoints: 4, speed: 1, reuse: 0.132, meanMs: 481, stickyShareMax: 0.72 },
+  { trace: 'conversation', endpoints: 10, speed: 1, reuse: 0.107, meanMs: 272, stickyShareMax: 0.74 },
+  { trace: 'conversation', endpoints: 4, speed: 4, reuse: 0.133, meanMs: 1663, stickyShareMax: 0.32 },
+  { trace: 'conversation', endpoints: 10, speed: 8, reuse: 0.107, meanMs: 735, stickyShareMax: 0.35 },
+  { trace: 'synthetic', endpoints: 4, speed: 1, reuse: 0.262, meanMs: 295, stickyShareMax: 0.53 },
+  { trace: 'synthetic', endpoints: 10, speed: 1, reuse: 0.174, meanMs: 275, stickyShareMax: 0.48 },
+  { trace: 'synthetic', endpoints: 4, speed: 4, reuse: 0.244, meanMs: 7786, stickyShareMax: 0.04 },
+  { trace: 'synthetic', endpoints: 10, speed: 8, reuse: 0.171, meanMs: 2004, stickyShareMax: 0.09 },
+];
+
+async function runCell({ trace, endpoints, speed }: Cell, preset: string): Promise<RunSummary> {
+  const source = readWorkload({ trace: `mooncake-${trace}`, format: undefined, folder, seed: 1, requestsMax: undefined });
+  if (!source.ok) throw new Error(source.message);
+  const models = simulatedAddresses(endpoints).map((address) => ({ address, profile: engineProfiles['dynamo-mocker'], slowFactor: 1 }));
+  const pool = simulatedPool({ preset, endpoints: models, tellKvSize: true, seed: 1 });
+  if (!pool.ok) throw new Error(JSON.stringify(pool.problems));
+  const result = await simulate({
+    config: pool.config,
+    endpoints: models,
+    workload: source.workload,
+    speed,
+    routers: 1,
+    seed: 1,
+    sharing: 'pushed',
+    network: measuredRedis,
+    faults: [],
+    estimateError: 0,
+    hidden: new Set(),
+    accessLogMs: 50,
+    recordLossShare: 0,
+    abortShare: 0,
+  });
+  expect(result.violations).toEqual([]);
+  return summarise(result, { policy: preset, speed, routers: 1, objectiveMs: 2_000 });
+}
+
+describe.skipIf(missing)('the public traces (skipped where they are not there)', () => {
+  it.each(cells)('$trace, $endpoints endpoints, speed $speed: round-robin within 5 % of Dynamo, sticky at most $stickyShareMax of it', { timeout: 120_000 }, async (cell) => {
+    const roundRobin = await runCell(cell, 'round-robin');
+    expect(Math.abs(roundRobin.reuse / cell.reuse - 1)).toBeLessThan(0.05);
+    expect(Math.abs(roundRobin.ttftMs.mean / cell.meanMs - 1)).toBeLessThan(0.05);
+    expect(roundRobin.unfinished.size).toBe(0);
+    const sticky = await runCell(cell, 'sticky');
+    expect(sticky.ttftMs.mean / roundRobin.ttftMs.mean).toBeLessThanOrEqual(cell.stickyShareMax);
+  });
+});

@@ -1,0 +1,74 @@
+import type { FleetEndpoint } from '../../src/fleet/endpoint.ts';
+import type { Routed } from '../../src/router/routed.ts';
+import type { SimulatedEndpoint } from '../simulated-endpoint.ts';
+import type { SimulatedRouter } from '../simulated-router.ts';
+import type { Violations } from './violation.ts';
+
+/** An endpoint that is idle for so long, in ms, while another has so many waiting for their turn, is starved. */
+const idleMsMax = 30_000;
+const waitingMax = 16;
+
+/** Looks at every choice: known, ready, within limits, and nobody left out. */
+export class ChoiceChecker {
+  readonly #violations: Violations;
+  readonly #endpoints: ReadonlyMap<string, SimulatedEndpoint>;
+  /** When an endpoint was last chosen, or began to be ready. */
+  readonly #busyMs = new Map<string, number>();
+  /** Without shared state, or while it is away, no router can know what the others sent. */
+  readonly #limitsHold: () => boolean;
+
+  constructor(violations: Violations, endpoints: ReadonlyMap<string, SimulatedEndpoint>, limitsHold: () => boolean) {
+    this.#violations = violations;
+    this.#endpoints = endpoints;
+    this.#limitsHold = limitsHold;
+  }
+
+  /** An endpoint comes up: it has been idle from now on. */
+  started(address: string, nowMs: number): void {
+    this.#busyMs.set(address, nowMs);
+  }
+
+  /** A router chose, and nothing has changed since. */
+  chose({ id, fleet }: SimulatedRouter, { pool, addresses, decision }: Routed, nowMs: number): void {
+    const known = fleet.pool(pool.name);
+    for (const address of addresses) {
+      const endpoint = known?.endpoint(address);
+      if (endpoint === undefined || !this.#endpoints.has(address)) {
+        this.#violations.add('endpoint-unknown', nowMs, `router ${id} named ${address}, which is not in pool ${pool.name}`);
+      } else if (endpoint.state !== 'ready') {
+        this.#violations.add('endpoint-not-ready', nowMs, `router ${id} named ${address}, which it holds for ${endpoint.state}`);
+      }
+    }
+    if (addresses.length === 0 || new Set(addresses).size !== addresses.length || !decision.addresses.includes(addresses[0] ?? '')) {
+      this.#violations.add('endpoint-unknown', nowMs, `router ${id} gave the list ${addresses.join(', ') || '(empty)'}`);
+    }
+    for (const endpoint of known?.endpoints ?? []) this.#checkStarved(id, endpoint, addresses[0] ?? '', nowMs);
+  }
+
+  /** A request reached an endpoint, chosen first. */
+  reached(endpoint: FleetEndpoint, nowMs: number): void {
+    this.#busyMs.set(endpoint.address, nowMs);
+    const { requestsMax } = endpoint;
+    // Envoy's retries go down the list that it was given; nobody can have counted them where they land.
+    const inFlight = this.#endpoints.get(endpoint.address)?.chosenInFlight ?? 0;
+    if (requestsMax !== undefined && inFlight > requestsMax && this.#limitsHold()) {
+      this.#violations.add('bound-exceeded', nowMs, `${inFlight} requests on ${endpoint.address}, which allows ${requestsMax}`);
+    }
+  }
+
+  #checkStarved(router: string, { address, state, weight }: FleetEndpoint, chosen: string, nowMs: number): void {
+    const simulated = this.#endpoints.get(address);
+    if (simulated === undefined || state !== 'ready' || weight <= 0) return;
+    if (address === chosen || simulated.isDown || simulated.inFlight.size > 0) {
+      this.#busyMs.set(address, nowMs);
+      return;
+    }
+    const idleMs = nowMs - (this.#busyMs.get(address) ?? nowMs);
+    const waiting = this.#endpoints.get(chosen)?.waiting ?? 0;
+    if (idleMs >= idleMsMax && waiting >= waitingMax) {
+      const seconds = (idleMs / 1_000).toFixed(0);
+      this.#violations.add('endpoint-starved', nowMs, `router ${router} sent to ${chosen}, where ${waiting} wait, while ${address} has been idle for ${seconds} s`);
+      this.#busyMs.set(address, nowMs);
+    }
+  }
+}

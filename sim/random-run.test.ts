@@ -1,0 +1,35 @@
+import { describe, expect, it } from 'vitest';
+import { describeFailure, playRandomRun, randomRun } from './random-run.ts';
+
+const requestsMax = 100;
+const batch = 25;
+const starts = Array.from({ length: 8 }, (_, i) => 1 + i * batch);
+
+describe('random runs', () => {
+  // `npm run sim:soak` tries more of them, and longer ones.
+  it.each(starts)(`break no rule: ${batch} seeds from %i`, { timeout: 120_000 }, async (start) => {
+    for (let seed = start; seed < start + batch; seed += 1) {
+      const { run, result } = await playRandomRun(seed, requestsMax);
+      if (result.violationCount > 0) expect.fail(describeFailure(seed, requestsMax, run, result));
+      expect(result.requests.every(({ ending }) => ending !== undefined)).toBe(true);
+    }
+  });
+
+  it('repeat themselves for a seed', async () => {
+    const [first, second] = [await playRandomRun(17, requestsMax), await playRandomRun(17, requestsMax)];
+    expect(second.run.about).toBe(first.run.about);
+    expect(second.result.requests).toEqual(first.result.requests);
+    expect(second.result.messages).toBe(first.result.messages);
+  });
+
+  it('are different, and try much: faults, several routers, limits, every policy', () => {
+    const runs = Array.from({ length: 400 }, (_, seed) => randomRun(seed, requestsMax));
+    expect(new Set(runs.map(({ about }) => about)).size).toBeGreaterThan(390);
+    const some = (test: (run: (typeof runs)[number]) => boolean): number => runs.filter(test).length;
+    expect(some(({ options }) => options.faults.some(({ kind }) => kind === 'down'))).toBeGreaterThan(50);
+    expect(some(({ options }) => options.routers > 1)).toBeGreaterThan(150);
+    expect(some(({ options }) => options.network.outages.length > 0)).toBeGreaterThan(50);
+    expect(some(({ about }) => about.includes('at most'))).toBeGreaterThan(50);
+    expect(new Set(runs.map(({ policy }) => policy)).size).toBeGreaterThan(5);
+  });
+});

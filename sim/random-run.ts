@@ -1,0 +1,101 @@
+import { type EngineProfile, engineProfiles } from './engine/engine-profiles.ts';
+import { SeededRng } from './clock/seeded-rng.ts';
+import type { Fault } from './faults.ts';
+import type { NetworkModel } from './network/network-model.ts';
+import type { EndpointModel } from './simulated-endpoint.ts';
+import { presetNames, simulatedAddresses, simulatedPool } from './simulated-fleet.ts';
+import type { Sharing } from './simulated-router.ts';
+import { type SimulationOptions, type SimulationResult, simulate } from './simulation.ts';
+import { generateWorkload } from './workloads/generated.ts';
+
+/** Longest that a lease without a sign is counted in these runs, in ms: a run has to outlive it. */
+const expireAfterMs = 60_000;
+
+/** Small GPUs with short queues, so that queues fill and requests bounce. */
+const small: EngineProfile = { ...engineProfiles['dynamo-mocker'], name: 'small', source: 'invented, to fill up', sequencesMax: 4, queueMax: 6, blocks: 400 };
+
+/** A run in which everything may go wrong that a seed can think of. */
+export interface RandomRun {
+  readonly policy: string;
+  /** For people: what this seed made up. */
+  readonly about: string;
+  readonly options: SimulationOptions;
+}
+
+/** Makes up a run: fleet, policy, traffic, faults, network. Equal seeds make up equal runs. */
+export function randomRun(seed: number, requestsMax: number): RandomRun {
+  const rng = new SeededRng(seed, 'random run');
+  const policies = presetNames();
+  const policy = policies[rng.below(policies.length)] ?? 'sticky';
+  const profile = rng.pick([small, small, engineProfiles['dynamo-mocker'], engineProfiles['slow-gpu']]);
+  const addresses = simulatedAddresses(1 + rng.below(6));
+  const endpoints: EndpointModel[] = addresses.map((address) => ({ address, profile, slowFactor: rng.chance(0.2) ? rng.between(1, 6) : 1 }));
+  const requests = 20 + rng.below(requestsMax);
+  const workload = generateWorkload(rng.pick(['multi-turn', 'shared-prompts', 'bursts', 'spike']), { rng, requests });
+  const speed = rng.between(0.5, 12);
+  const durationMs = (workload.requests.at(-1)?.arrivalMs ?? 0) / speed;
+  const routers = rng.pick([1, 1, 2, 3, 5]);
+  const sharing: Sharing = routers === 1 ? 'none' : rng.pick(['pushed', 'pushed', 'snapshots', 'none']);
+  const requestsMaxHere = rng.chance(0.3) ? 1 + rng.below(8) : undefined;
+  const faults = addresses.flatMap((address): Fault[] => (rng.chance(0.25) ? [randomFault(rng, address, durationMs)] : []));
+  const network = randomNetwork(rng, durationMs);
+  const outcome = simulatedPool({ preset: policy, endpoints, tellKvSize: rng.chance(0.5), seed, requestsMax: requestsMaxHere, expireAfterMsMax: expireAfterMs });
+  if (!outcome.ok) throw new Error(`the configuration of seed ${seed} is wrong: ${JSON.stringify(outcome.problems)}`);
+  const about = [
+    `${policy}, ${endpoints.length} x ${profile.name}, ${requests} requests of ${workload.name}, ${routers} routers (${sharing})`,
+    ...(requestsMaxHere === undefined ? [] : [`at most ${requestsMaxHere} each`]),
+    ...faults.map(({ kind, address, fromMs, toMs }) => `${address} ${kind} from ${fromMs.toFixed(0)} to ${toMs.toFixed(0)} ms`),
+    ...network.outages.map(({ fromMs, toMs }) => `no Redis from ${fromMs.toFixed(0)} to ${toMs.toFixed(0)} ms`),
+    ...(network.lossShare > 0 ? [`${(network.lossShare * 100).toFixed(0)} % of messages lost`] : []),
+  ].join(', ');
+  return {
+    policy,
+    about,
+    options: {
+      config: outcome.config,
+      endpoints,
+      workload,
+      speed,
+      routers,
+      seed,
+      sharing,
+      network,
+      faults,
+      estimateError: rng.chance(0.3) ? 0.3 : 0,
+      hidden: new Set(rng.chance(0.3) ? [rng.pick(['session', 'prefix', 'promptTokens'])] : []),
+      accessLogMs: rng.pick([0, 50, 500]),
+      recordLossShare: rng.chance(0.3) ? 0.1 : 0,
+      abortShare: rng.chance(0.5) ? 0.2 : 0,
+    },
+  };
+}
+
+/** Runs it. What it returns says whether a rule was broken. */
+export async function playRandomRun(seed: number, requestsMax: number): Promise<{ readonly run: RandomRun; readonly result: SimulationResult }> {
+  const run = randomRun(seed, requestsMax);
+  return { run, result: await simulate(run.options) };
+}
+
+/** What a broken rule says, with the command that plays the run again. */
+export function describeFailure(seed: number, requestsMax: number, { about }: RandomRun, { violations, violationCount }: SimulationResult): string {
+  const lines = violations.slice(0, 5).map(({ rule, atMs, message }) => `  ${(atMs / 1_000).toFixed(3)} s ${rule}: ${message}`);
+  return `seed ${seed} broke ${violationCount} rules (${about}):\n${lines.join('\n')}\nReplay: npm run sim:soak -- --seed ${seed} --runs 1 --requests ${requestsMax}`;
+}
+
+function randomFault(rng: SeededRng, address: string, durationMs: number): Fault {
+  const fromMs = rng.chance(0.2) ? 0 : rng.between(0, durationMs);
+  const toMs = fromMs + rng.between(0, durationMs / 2);
+  return rng.chance(0.5) ? { kind: 'down', address, fromMs, toMs } : { kind: 'slow', address, factor: rng.between(1.5, 20), fromMs, toMs };
+}
+
+function randomNetwork(rng: SeededRng, durationMs: number): NetworkModel {
+  const meanMs = rng.pick([0.5, 2, 20, 200]);
+  const fromMs = rng.between(0, durationMs);
+  return {
+    gatherMs: rng.between(0, 2),
+    delayMs: (chance) => chance.exponential(meanMs),
+    lossShare: rng.chance(0.3) ? rng.between(0, 0.3) : 0,
+    reorders: rng.chance(0.3),
+    outages: rng.chance(0.3) ? [{ fromMs, toMs: fromMs + rng.between(0, durationMs / 2) }] : [],
+  };
+}

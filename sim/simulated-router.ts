@@ -1,0 +1,108 @@
+import type { CompiledConfig } from '../src/config/load-outcome.ts';
+import { FleetView } from '../src/fleet/fleet-view.ts';
+import { Placements } from '../src/fleet/placements.ts';
+import { SharedState } from '../src/fleet/shared-state.ts';
+import { createMemoryExchange } from '../src/router/memory-exchange.ts';
+import type { Clock, Rng, RouterEvents, StateExchange } from '../src/router/ports.ts';
+import { Router } from '../src/router/router.ts';
+import { SharedExchange } from '../src/router/shared-exchange.ts';
+import type { VirtualTime } from './clock/virtual-time.ts';
+import type { ModelledCaps } from './network/modelled-caps.ts';
+import type { ModelledRedis } from './network/modelled-redis.ts';
+
+/** How much routers tell one another: events as they happen, snapshots only, or nothing. */
+export type Sharing = 'pushed' | 'snapshots' | 'none';
+
+/** One router of the simulated fleet: the real one, on virtual time. */
+export interface SimulatedRouter {
+  readonly id: string;
+  readonly router: Router;
+  readonly fleet: FleetView;
+}
+
+export interface SimulatedRouterOptions {
+  readonly id: string;
+  readonly config: CompiledConfig;
+  readonly time: VirtualTime & Clock;
+  readonly rng: Rng;
+  readonly sharing: Sharing;
+  readonly redis: ModelledRedis;
+  readonly caps: ModelledCaps;
+  /** Until its first snapshot, in ms: routers do not speak all at once. */
+  readonly phaseMs: number;
+}
+
+/** Between looks for expired leases, in ms; as the service has it. */
+const expiryMs = 1_000;
+/** Snapshots where the configuration has no Redis, in ms, and most events pushed a second: the service's defaults. */
+const snapshotMsDefault = 100;
+const pushEventsPerSecondDefault = 20_000;
+
+const nothing = (): void => {};
+const events: RouterEvents = {
+  decided: nothing,
+  refused: nothing,
+  firstToken: nothing,
+  released: nothing,
+  foreignReport: nothing,
+  unknownLease: nothing,
+  noCompletionSignal: nothing,
+  noFirstToken: () => {},
+};
+
+/** Composes a router as the service does, with the exchange that the simulation models. */
+export function createSimulatedRouter({ id, config, time, rng, sharing, redis, caps, phaseMs }: SimulatedRouterOptions): SimulatedRouter {
+  const { settings, table, pools } = config;
+  const fleet = new FleetView(pools);
+  const placements = new Placements();
+  const { exchange, tickMs, tick } = sharing === 'none' ? { exchange: createMemoryExchange(), tickMs: 0, tick: undefined } : shared();
+  const router = new Router({
+    id,
+    table,
+    fleet,
+    placements,
+    affinitySecret: config.affinitySecret,
+    clock: time,
+    rng,
+    exchange,
+    events,
+    expireAfterMsMax: settings.leases.expireAfterMsMax,
+    assumedDurationMs: settings.leases.assumedDurationMs,
+    endpointsMax: settings.outputs.endpointsMax,
+  });
+  every(time, expiryMs, phaseMs, () => router.expire());
+  if (tick !== undefined) every(time, tickMs, phaseMs, tick);
+  return { id, router, fleet };
+
+  function shared(): { exchange: StateExchange; tickMs: number; tick: () => void } {
+    const { state } = settings;
+    const snapshotMs = state.kind === 'redis' ? state.snapshotMs : snapshotMsDefault;
+    const pushMax = state.kind === 'redis' ? state.pushEventsPerSecondMax : pushEventsPerSecondDefault;
+    const sharedExchange: SharedExchange = new SharedExchange({
+      routerId: id,
+      clock: time,
+      transport: redis.join(id, () => sharedExchange, [...fleet.pools.keys()]),
+      state: new SharedState(fleet, placements),
+      snapshotMs,
+      pushEventsPerSecondMax: sharing === 'pushed' ? pushMax : 0,
+      onForwarded: ({ lease, completion }) => router.observe(lease, completion),
+    });
+    const made: StateExchange = {
+      ...createMemoryExchange(),
+      kind: 'redis',
+      publish: (event) => sharedExchange.publish(event),
+      forward: (owner, lease, completion) => sharedExchange.forward(owner, lease, completion),
+      snapshotAgeMs: () => sharedExchange.snapshotAgeMs(),
+      status: () => sharedExchange.status(),
+      caps: caps.leasesFor(() => sharedExchange.capShare()),
+    };
+    return { exchange: made, tickMs: snapshotMs, tick: () => sharedExchange.tick() };
+  }
+}
+
+function every(time: VirtualTime, periodMs: number, firstMs: number, action: () => void): void {
+  time.after(firstMs, () => {
+    action();
+    every(time, periodMs, periodMs, action);
+  });
+}

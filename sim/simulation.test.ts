@@ -1,0 +1,171 @@
+import { describe, expect, it } from 'vitest';
+import { SeededRng } from './clock/seeded-rng.ts';
+import { engineProfiles } from './engine/engine-profiles.ts';
+import { measuredRedis } from './network/network-model.ts';
+import { summarise } from './report/summary.ts';
+import { applyScenarios, type ScenarioName } from './scenarios.ts';
+import { simulatedAddresses, simulatedPool } from './simulated-fleet.ts';
+import { simulate, type SimulationOptions, type SimulationResult } from './simulation.ts';
+import { generateWorkload, type GeneratorName } from './workloads/generated.ts';
+import { chatPath, type Workload } from './workloads/workload.ts';
+
+interface RunOptions extends Partial<SimulationOptions> {
+  readonly policy: string;
+  readonly count?: number;
+  readonly generated?: GeneratorName;
+  readonly requests?: number;
+  readonly requestsMax?: number;
+  readonly scenarios?: readonly ScenarioName[];
+}
+
+async function run({ policy, count = 4, generated = 'multi-turn', requests = 400, requestsMax, scenarios = [], ...more }: RunOptions): Promise<SimulationResult> {
+  const workload = more.workload ?? generateWorkload(generated, { rng: new SeededRng(1), requests });
+  const speed = more.speed ?? 4;
+  const durationMs = (workload.requests.at(-1)?.arrivalMs ?? 0) / speed;
+  const models = simulatedAddresses(count).map((address) => ({ address, profile: engineProfiles['dynamo-mocker'], slowFactor: 1 }));
+  const { endpoints, faults, network, estimateError } = applyScenarios(scenarios, { endpoints: models, network: measuredRedis, durationMs });
+  const pool = simulatedPool({ preset: policy, endpoints, tellKvSize: true, seed: 1, requestsMax });
+  if (!pool.ok) throw new Error(JSON.stringify(pool.problems));
+  return simulate({
+    config: pool.config,
+    endpoints,
+    workload,
+    speed,
+    routers: 1,
+    seed: 1,
+    sharing: 'pushed',
+    network,
+    faults,
+    estimateError,
+    hidden: new Set(),
+    accessLogMs: 50,
+    recordLossShare: 0,
+    abortShare: 0,
+    ...more,
+  });
+}
+
+const figures = (result: SimulationResult) => summarise(result, { policy: 'p', speed: 1, routers: 1, objectiveMs: 2_000 });
+
+const request = { promptTokens: 5_120, outputTokens: 10, outputBlockHashes: [], model: undefined, tenant: undefined, path: chatPath };
+const workloadOf = (...requests: { arrivalMs: number; blockHashes: number[]; session?: string }[]): Workload => ({
+  name: 'w',
+  assumptions: [],
+  requests: requests.map((more) => ({ ...request, session: undefined, ...more })),
+});
+const prompt = (name: number): number[] => Array.from({ length: 10 }, (_, i) => name * 100 + i);
+
+describe('simulate', () => {
+  it('takes for one request what the engine takes: the step of its prompt', async () => {
+    const { requests, endpoints, violations } = await run({ policy: 'round-robin', workload: workloadOf({ arrivalMs: 5, blockHashes: prompt(1) }), speed: 1 });
+    // 4.209989e-7·5120² + 0.01518344·5120 + 16.50142
+    expect(requests[0]?.ttftMs).toBeCloseTo(105.2768, 3);
+    expect(requests[0]).toMatchObject({ arrivalMs: 5, ending: 'finished', sent: 1, address: '10.0.0.1:8000', reason: 'in-turn' });
+    expect(endpoints.map((endpoint) => endpoint.requests)).toEqual([1, 0, 0, 0]);
+    expect(violations).toEqual([]);
+  });
+
+  it('speeds arrivals up, not engines', async () => {
+    const { requests } = await run({ policy: 'round-robin', workload: workloadOf({ arrivalMs: 0, blockHashes: prompt(1) }, { arrivalMs: 8_000, blockHashes: prompt(2) }), speed: 4 });
+    expect(requests.map(({ arrivalMs }) => arrivalMs)).toEqual([0, 2_000]);
+    expect(requests[1]?.ttftMs).toBeCloseTo(105.2768, 3);
+  });
+
+  it('finds a prefix where it was computed, and nowhere else', async () => {
+    const twice = (gapMs: number): Workload => workloadOf(...[0, 1, 2, 3, 4].map((i) => ({ arrivalMs: i * gapMs, blockHashes: prompt(1), session: 's' })));
+    const inTurn = await run({ policy: 'round-robin', workload: twice(1_000), speed: 1 });
+    expect(inTurn.requests.map(({ cachedTokens }) => cachedTokens)).toEqual([0, 0, 0, 0, 4_608]);
+    const sticky = await run({ policy: 'sticky', workload: twice(1_000), speed: 1 });
+    expect(sticky.requests.map(({ cachedTokens }) => cachedTokens)).toEqual([0, 4_608, 4_608, 4_608, 4_608]);
+  });
+
+  it('keeps from routers what it is told to hide', async () => {
+    const workload = generateWorkload('multi-turn', { rng: new SeededRng(1), requests: 300 });
+    const reuse = async (hidden: SimulationOptions['hidden']): Promise<number> => figures(await run({ policy: 'sticky', workload, hidden })).reuse;
+    const [all, bySession, nothing] = [await reuse(new Set()), await reuse(new Set(['prefix'])), await reuse(new Set(['prefix', 'session']))];
+    expect(bySession).toBeGreaterThan(0.9 * all);
+    expect(nothing).toBeLessThan(0.7 * all);
+  });
+
+  it('routes around a dead endpoint: its requests are lost, the next ones retried, then nobody is sent there', async () => {
+    const { requests, violations } = await run({ policy: 'round-robin', scenarios: ['dead-endpoint'], requests: 600 });
+    expect(violations).toEqual([]);
+    const endMs = requests.at(-1)!.arrivalMs;
+    const lost = requests.filter(({ ending }) => ending === 'endpoint-failed');
+    const retried = requests.filter(({ sent }) => sent > 1);
+    expect(retried.length).toBeGreaterThan(0);
+    expect(retried.every(({ ending, address }) => ending === 'finished' && address !== '10.0.0.1:8000')).toBe(true);
+    // Lost is what was there when it died, and nothing since.
+    expect(lost.length).toBeGreaterThan(0);
+    expect(lost.every(({ arrivalMs }) => arrivalMs <= 0.4 * endMs)).toBe(true);
+    const whileKnown = requests.filter(({ arrivalMs }) => arrivalMs > 0.4 * endMs + 1_100 && arrivalMs < 0.6 * endMs);
+    expect(whileKnown.length).toBeGreaterThan(20);
+    expect(whileKnown.every(({ address, sent }) => address !== '10.0.0.1:8000' && sent === 1)).toBe(true);
+    expect(requests.some(({ arrivalMs, address }) => arrivalMs > 0.6 * endMs + 1_100 && address === '10.0.0.1:8000')).toBe(true);
+  });
+
+  it('keeps a limit over several routers exactly', async () => {
+    const limited = await run({ policy: 'least-requests', requestsMax: 2, routers: 3, generated: 'bursts', requests: 200, speed: 10 });
+    expect(limited.violations).toEqual([]);
+    expect(limited.requests.some(({ ending }) => ending === 'refused: overloaded')).toBe(true);
+    expect(Math.max(...limited.samples.flatMap(({ inFlight }) => inFlight))).toBeLessThanOrEqual(2);
+  });
+
+  it('leaves no count behind when clients go away, records get lost and leases expire', async () => {
+    const { requests, violations } = await run({ policy: 'sticky', routers: 2, abortShare: 0.3, recordLossShare: 0.2, requests: 200 });
+    expect(requests.some(({ ending }) => ending === 'client-abort')).toBe(true);
+    expect(violations).toEqual([]);
+  });
+
+  it('finds a fault in what it is given', async () => {
+    await expect(run({ policy: 'sticky', faults: [{ kind: 'down', address: '10.9.9.9:1', fromMs: 0, toMs: 1 }] })).rejects.toThrow('10.9.9.9:1');
+  });
+});
+
+describe('routers that share', () => {
+  const busy = { policy: 'sticky', generated: 'bursts', requests: 1_200, speed: 6, count: 4 } as const;
+
+  it('are nearly as good as one; without sharing they are not', { timeout: 60_000 }, async () => {
+    const one = figures(await run({ ...busy, generated: 'multi-turn' }));
+    const shared = figures(await run({ ...busy, generated: 'multi-turn', routers: 8 }));
+    const alone = figures(await run({ ...busy, generated: 'multi-turn', routers: 8, sharing: 'none' }));
+    expect(shared.ttftMs.mean / one.ttftMs.mean).toBeLessThan(1.1);
+    expect(alone.ttftMs.mean / one.ttftMs.mean).toBeGreaterThan(1.2);
+    expect(shared.sameEndpoint).toBeGreaterThan((one.sameEndpoint ?? 1) - 0.05);
+    expect(alone.sameEndpoint).toBeLessThan((one.sameEndpoint ?? 0) - 0.1);
+  });
+
+  it('lose by an outage of Redis while it lasts, and recover', { timeout: 60_000 }, async () => {
+    const workload = generateWorkload('multi-turn', { rng: new SeededRng(4), requests: 4_000 });
+    const options = { ...busy, workload, routers: 4, speed: 2 };
+    const through = await run(options);
+    const out = await run({ ...options, scenarios: ['exchange-outage'] });
+    expect(out.violations).toEqual([]);
+    const midMs = workload.requests.at(-1)!.arrivalMs / options.speed / 2;
+    const meanTtftMs = (result: SimulationResult, fromMs: number, toMs: number): number => {
+      const inside = result.requests.flatMap(({ arrivalMs, ttftMs }) => (arrivalMs >= fromMs && arrivalMs < toMs ? (ttftMs ?? []) : []));
+      expect(inside.length).toBeGreaterThan(100);
+      return inside.reduce((sum, ms) => sum + ms, 0) / inside.length;
+    };
+    // The first seconds of the outage are still fed by what was heard before.
+    const lost = [midMs - 10_000, midMs + 30_000] as const;
+    expect(meanTtftMs(out, ...lost) / meanTtftMs(through, ...lost)).toBeGreaterThan(1.05);
+    const after = [midMs + 50_000, Infinity] as const;
+    expect(meanTtftMs(out, ...after) / meanTtftMs(through, ...after)).toBeLessThan(1.1);
+  });
+});
+
+describe('sticky on unequal and failing fleets', () => {
+  const rivals = ['least-requests', 'least-tokens', 'session-affinity'] as const;
+
+  // The same on the public traces: docs/routing-quality.md.
+  it.each(['half-speed', 'two-gpus', 'dead-endpoint', 'cold-start', 'estimates-30'] as const)('beats its rivals in mean and p99: %s', { timeout: 60_000 }, async (scenario) => {
+    const options = { generated: 'multi-turn', requests: 1_500, speed: 6, count: 4, scenarios: [scenario] } as const;
+    const sticky = figures(await run({ ...options, policy: 'sticky' })).ttftMs;
+    for (const policy of rivals) {
+      const rival = figures(await run({ ...options, policy })).ttftMs;
+      expect(sticky.mean, `mean against ${policy}`).toBeLessThan(rival.mean);
+      expect(sticky.p99, `p99 against ${policy}`).toBeLessThan(rival.p99);
+    }
+  });
+});
