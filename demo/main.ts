@@ -1,52 +1,14 @@
-// `npm run demo`: real chat traffic through a real Envoy, routed by Fairlead, over five simulated model servers.
-import { Command, InvalidArgumentError } from 'commander';
-import { runFairlead } from '../lab/child-process.ts';
-import { freePorts, renderEnvoyConfig, startEnvoy } from '../lab/envoy-process.ts';
-import { startFairlead } from '../lab/fairlead-process.ts';
+// `npm run demo`: real chat traffic through a real Envoy, routed by Fairlead, over simulated model servers.
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { presets } from '../src/strategies/presets.ts';
-import { sendChatTraffic } from './chat-traffic.ts';
-import { formatMs, formatTable, Scoreboard } from './scoreboard.ts';
-
-const modelServers = 5;
-const concurrency = 16;
-const turnsPerSession = 8;
-
-interface Stack {
-  readonly policy: string;
-  readonly url: string;
-  readonly endpoints: readonly string[];
-  readonly fairleadAdminPort: number;
-  readonly envoyAdminPort: number;
-  stop(): Promise<void>;
-}
-
-/** Model servers, Fairlead and Envoy, all on free ports of their own. What had started is stopped when the rest cannot. */
-async function startStack(policy: string): Promise<Stack> {
-  const started: { stop(): Promise<unknown> }[] = [];
-  const stop = async (): Promise<void> => {
-    for (const part of started.reverse()) await part.stop();
-  };
-  try {
-    const ports = await freePorts(modelServers);
-    const endpoints = ports.map((port) => `127.0.0.1:${port}`);
-    const servers = runFairlead(['sim-server', '--ports', ports.join(','), '--profile', 'demo']);
-    started.push(servers);
-    await servers.waitForLine((line) => (line.includes(`:${ports.at(-1) ?? 0}`) ? true : undefined));
-    const fairlead = await startFairlead({
-      pools: [{ name: 'chat', policy: { preset: policy }, observe: { firstToken: true }, endpoints: endpoints.map((address) => ({ address })) }],
-    });
-    started.push(fairlead);
-    const envoy = await startEnvoy({ config: renderEnvoyConfig({ clusters: { chat: endpoints }, fairlead: [fairlead.address] }) });
-    started.push(envoy);
-    return { policy, url: envoy.url, endpoints, fairleadAdminPort: fairlead.adminPort, envoyAdminPort: envoy.adminPort, stop };
-  } catch (error) {
-    await stop();
-    throw error;
-  }
-}
+import { chatScenario } from './chat-scenario.ts';
+import { mixedScenario } from './mixed-scenario.ts';
+import type { Scenario } from './scenario.ts';
+import { formatTable, Scoreboard } from './scoreboard.ts';
+import { type Stack, startStack } from './stack.ts';
 
 /** Sends the traffic and shows it while it runs: a table that redraws on a terminal, a line a second elsewhere. */
-async function play(stack: Stack, requests: number): Promise<Scoreboard> {
+async function play(scenario: Scenario, stack: Stack, requests: number): Promise<Scoreboard> {
   const board = new Scoreboard(stack.endpoints);
   const live = process.stdout.isTTY;
   let drawn = 0;
@@ -57,14 +19,12 @@ async function play(stack: Stack, requests: number): Promise<Scoreboard> {
       process.stdout.write(`${drawn > 0 ? `\u001b[${drawn}A\u001b[J` : ''}${text}`);
       drawn = text.split('\n').length - 1;
     } else {
-      const { ttftP50Ms, ttftP99Ms, cachedShare } = board.total();
-      const figures = `cached ${(cachedShare * 100).toFixed(0)} %, TTFT p50 ${formatMs(ttftP50Ms)}, p99 ${formatMs(ttftP99Ms)}`;
-      process.stdout.write(`${title()}, ${figures}\n`);
+      process.stdout.write(`${title()}, ${scenario.progress(board)}\n`);
     }
   };
   const timer = setInterval(show, live ? 250 : 1_000);
   try {
-    await sendChatTraffic({ baseUrl: stack.url, requests, concurrency, turnsPerSession, onRecord: (record) => board.add(record) });
+    await scenario.send(stack, requests, (record) => board.add(record));
   } finally {
     clearInterval(timer);
   }
@@ -72,14 +32,6 @@ async function play(stack: Stack, requests: number): Promise<Scoreboard> {
   else process.stdout.write(`\n${title()}\n${formatTable(board)}\n`);
   process.stdout.write('\n');
   return board;
-}
-
-function compare(boards: readonly (readonly [string, Scoreboard])[]): string {
-  const rows = boards.map(([policy, board]) => {
-    const { cachedShare, ttftP50Ms, ttftP99Ms } = board.total();
-    return `  ${policy.padEnd(18)} cached ${(cachedShare * 100).toFixed(0).padStart(3)} %   TTFT p50 ${formatMs(ttftP50Ms).padStart(8)}   p99 ${formatMs(ttftP99Ms).padStart(8)}`;
-  });
-  return `The same traffic, side by side:\n${rows.join('\n')}\n`;
 }
 
 function keepMessage(stack: Stack): string {
@@ -116,24 +68,36 @@ function parsePolicy(text: string): string {
   return text;
 }
 
-async function main({ requests, policy, keep }: { requests: number; policy: string; keep: boolean }): Promise<void> {
-  process.stdout.write(`Five SIMULATED model servers (no GPU), Envoy with envoy/envoy.yaml, Fairlead. ${requests} chat requests for each policy.\n\n`);
-  const policies = policy === 'round-robin' ? [policy] : [policy, 'round-robin'];
+interface DemoOptions {
+  readonly scenario: 'chat' | 'mixed';
+  readonly requests?: number;
+  readonly policy: string;
+  readonly weights: boolean;
+  readonly keep: boolean;
+}
+
+async function main({ scenario: name, requests: asked, policy, weights, keep }: DemoOptions): Promise<void> {
+  if (name === 'chat' && !weights) throw new InvalidArgumentError('--no-weights goes with --scenario mixed: the other servers are equal.');
+  const scenario = name === 'mixed' ? mixedScenario({ weighted: weights }) : chatScenario;
+  const requests = asked ?? scenario.requestsDefault;
+  process.stdout.write(`${scenario.opening(requests)}\n\n`);
+  const policies = [policy, ...scenario.rivals.filter((rival) => rival !== policy)];
   const boards: [string, Scoreboard][] = [];
   let kept: Stack | undefined;
-  for (const name of policies) {
-    const stack = await startStack(name);
+  for (const each of policies) {
+    // Anew for every policy: all of them start with cold caches.
+    const stack = await startStack({ policy: each, servers: scenario.servers, timeScale: scenario.timeScale });
     try {
-      boards.push([name, await play(stack, requests)]);
+      boards.push([each, await play(scenario, stack, requests)]);
     } catch (error) {
       await stack.stop();
       throw error;
     }
-    if (keep && name === policy) kept = stack;
+    if (keep && each === policy) kept = stack;
     else await stack.stop();
   }
-  process.stdout.write(compare(boards));
-  const failures = boards.flatMap(([name, board]) => board.failures.map((failure) => `${name}: ${failure}`));
+  process.stdout.write(scenario.compare(boards));
+  const failures = boards.flatMap(([each, board]) => board.failures.map((failure) => `${each}: ${failure}`));
   if (failures.length > 0) {
     process.stderr.write(`\n${failures.length} requests failed:\n${[...new Set(failures)].slice(0, 10).map((line) => `  ${line}`).join('\n')}\n`);
     process.exitCode = 1;
@@ -147,8 +111,10 @@ async function main({ requests, policy, keep }: { requests: number; policy: stri
 
 await new Command('demo')
   .description('Real chat traffic through a real Envoy, routed by Fairlead, over five simulated model servers.')
-  .option('--requests <n>', 'requests for each policy', parseCount, 400)
-  .option('--policy <name>', `policy to show beside round-robin: ${Object.keys(presets).join(', ')}`, parsePolicy, 'session-affinity')
+  .addOption(new Option('--scenario <name>', 'chat: chats over equal servers; mixed: short and 30 000-token prompts over unequal ones').choices(['chat', 'mixed']).default('chat'))
+  .option('--requests <n>', `requests for each policy (default: ${chatScenario.requestsDefault}, mixed ${mixedScenario({ weighted: true }).requestsDefault})`, parseCount)
+  .option('--policy <name>', `policy to show beside round-robin (mixed: beside sticky and three more): ${Object.keys(presets).join(', ')}`, parsePolicy, 'sticky')
+  .option('--no-weights', 'mixed: do not tell Fairlead how fast the servers are')
   .option('--keep', 'stay up afterwards and print how to reach everything', false)
   .action(main)
   .parseAsync()

@@ -1,22 +1,26 @@
-import type { RequestRecord } from './chat-traffic.ts';
+import type { RequestRecord } from './chat-client.ts';
+import type { StackEndpoint } from './stack.ts';
 
-/** What one endpoint, or all of them, did. */
+/** What one endpoint, one kind of request, or all of them did. */
 export interface Line {
-  readonly endpoint: string;
+  readonly name: string;
   readonly requests: number;
   readonly sessions: number;
   /** Share of prompt tokens that came from the endpoint's cache. */
   readonly cachedShare: number;
+  /** Prompt tokens that did not, and had to be computed. */
+  readonly computedTokens: number;
   readonly ttftP50Ms: number | undefined;
   readonly ttftP99Ms: number | undefined;
+  readonly lateP99Ms: number | undefined;
 }
 
 /** Adds up what the client saw. */
 export class Scoreboard {
   readonly #records: RequestRecord[] = [];
-  readonly #endpoints: readonly string[];
+  readonly #endpoints: readonly StackEndpoint[];
 
-  constructor(endpoints: readonly string[]) {
+  constructor(endpoints: readonly StackEndpoint[]) {
     this.#endpoints = endpoints;
   }
 
@@ -32,8 +36,22 @@ export class Scoreboard {
     return this.#records.flatMap(({ failure }) => failure ?? []);
   }
 
+  /** One line for each endpoint. */
   lines(): Line[] {
-    return this.#endpoints.map((endpoint) => toLine(endpoint, this.#records.filter(({ servedBy }) => servedBy === endpoint)));
+    return this.#endpoints.map(({ address, kind }) =>
+      toLine(kind === undefined ? address : `${address} ${kind}`, this.#records.filter(({ servedBy }) => servedBy === address)),
+    );
+  }
+
+  /** Requests of one kind, whichever endpoint served them. */
+  ofKind(kind: string): Line {
+    return toLine(kind, this.#records.filter((record) => record.kind === kind && record.failure === undefined));
+  }
+
+  /** What endpoints of one kind served. */
+  byServers(kind: string): Line {
+    const addresses = new Set(this.#endpoints.flatMap((endpoint) => (endpoint.kind === kind ? endpoint.address : [])));
+    return toLine(kind, this.#records.filter(({ servedBy }) => servedBy !== undefined && addresses.has(servedBy)));
   }
 
   total(): Line {
@@ -41,17 +59,20 @@ export class Scoreboard {
   }
 }
 
-function toLine(endpoint: string, records: readonly RequestRecord[]): Line {
+function toLine(name: string, records: readonly RequestRecord[]): Line {
   const ttfts = records.flatMap(({ ttftMs }) => ttftMs ?? []).sort((a, b) => a - b);
+  const lates = records.map(({ lateMs }) => lateMs).sort((a, b) => a - b);
   const prompt = records.reduce((sum, { promptTokens }) => sum + promptTokens, 0);
   const cached = records.reduce((sum, { cachedTokens }) => sum + cachedTokens, 0);
   return {
-    endpoint,
+    name,
     requests: records.length,
     sessions: new Set(records.map(({ session }) => session)).size,
     cachedShare: prompt === 0 ? 0 : cached / prompt,
+    computedTokens: prompt - cached,
     ttftP50Ms: quantile(ttfts, 0.5),
     ttftP99Ms: quantile(ttfts, 0.99),
+    lateP99Ms: quantile(lates, 0.99),
   };
 }
 
@@ -60,17 +81,21 @@ export function quantile(sorted: readonly number[], q: number): number | undefin
   return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(q * sorted.length) - 1))];
 }
 
-/** A table of one run, ready to print. */
+/** A table of one run by endpoint, ready to print. */
 export function formatTable(board: Scoreboard): string {
-  const head = ['endpoint', 'requests', 'sessions', 'cached', 'TTFT p50', 'TTFT p99'];
   const rows = [...board.lines(), board.total()].map((line) => [
-    line.endpoint,
+    line.name,
     String(line.requests),
     String(line.sessions),
-    `${(line.cachedShare * 100).toFixed(0)} %`,
+    formatShare(line.cachedShare),
     formatMs(line.ttftP50Ms),
     formatMs(line.ttftP99Ms),
   ]);
+  return formatGrid(['endpoint', 'requests', 'sessions', 'cached', 'TTFT p50', 'TTFT p99'], rows);
+}
+
+/** Columns under their titles, the first to the left, figures to the right. */
+export function formatGrid(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]?.length ?? 0)));
   const print = (cells: readonly string[]): string =>
     cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join('  ').trimEnd();
@@ -80,4 +105,9 @@ export function formatTable(board: Scoreboard): string {
 /** Milliseconds for people; a dash for what was not measured. */
 export function formatMs(ms: number | undefined): string {
   return ms === undefined ? '–' : `${ms.toFixed(0)} ms`;
+}
+
+/** A share from 0 to 1 in percent. */
+export function formatShare(share: number): string {
+  return `${(share * 100).toFixed(0)} %`;
 }
