@@ -266,6 +266,7 @@ function expectGuarded(what: string, config: Json): void {
     'x-gateway-destination-endpoint',
     'x-gateway-destination-endpoint-subset',
     'x-gateway-destination-endpoint-served',
+    'x-data-parallel-rank',
   ]) {
     if (!stripped.includes(header)) problems.push(`early_header_mutation_extensions does not remove ${header}: clients could steer`);
   }
