@@ -31,7 +31,7 @@ export function createAffinityHasher(secret: string): (tenant: string, session: 
   };
 }
 
-/** What the prefix hashes of a fleet start from: who lacks the secret cannot find out from them whether a prompt was sent. */
+/** What the prefix hashes of a fleet start from: who lacks the secret cannot look a prompt up by them. */
 export function createPrefixSeed(secret: string): Hash64 {
   const digest = createHmac('sha256', secret).update('fairlead prefix hashes').digest();
   return { high: digest.readUInt32BE(0), low: digest.readUInt32BE(4) };
