@@ -20,8 +20,6 @@ export class SimulatedEndpoint {
   readonly model: EndpointModel;
   /** What was sent and has not ended, by request. */
   readonly inFlight = new Set<number>();
-  /** Those of them that Envoy sent here when their first choice did not take them. */
-  readonly #retries = new Set<number>();
   #engine: Engine | undefined;
   #slowFactor = 1;
   /** Totals of engines that died. */
@@ -41,11 +39,6 @@ export class SimulatedEndpoint {
   /** Milliseconds that it was at work. */
   get busyMs(): number {
     return this.#busyMs + (this.#engine?.stats.busyMs ?? 0);
-  }
-
-  /** Requests in flight that were routed here, without Envoy's retries. */
-  get chosenInFlight(): number {
-    return this.inFlight.size - this.#retries.size;
   }
 
   /** Requests that wait for their turn. */
@@ -68,7 +61,6 @@ export class SimulatedEndpoint {
     this.#engine = undefined;
     const lost = [...this.inFlight];
     this.inFlight.clear();
-    this.#retries.clear();
     return lost;
   }
 
@@ -78,12 +70,11 @@ export class SimulatedEndpoint {
     if (this.#engine !== undefined) this.#engine.slowFactor = this.model.slowFactor * factor;
   }
 
-  send(id: number, request: WorkloadRequest, nowMs: number, isRetry = false): SendOutcome {
+  send(id: number, request: WorkloadRequest, nowMs: number): SendOutcome {
     if (this.#engine === undefined) return 'refused-connection';
     const result = this.#engine.submit(toEngineRequest(id, request, this.model.profile.blockTokens), nowMs);
     if (result !== 'queued') return result;
     this.inFlight.add(id);
-    if (isRetry) this.#retries.add(id);
     this.requests += 1;
     return 'taken';
   }
@@ -96,7 +87,6 @@ export class SimulatedEndpoint {
   /** A request is over: complete, or given up. */
   ended(id: number): void {
     this.inFlight.delete(id);
-    this.#retries.delete(id);
   }
 
   advanceBefore(nowMs: number): readonly EngineEvent[] {

@@ -276,7 +276,7 @@ class Simulation {
       return;
     }
     outcome.sent += 1;
-    const result = endpoint.send(index, request, nowMs, active.attempt > 0);
+    const result = endpoint.send(index, request, nowMs);
     switch (result) {
       case 'taken': {
         active.endpoint = endpoint;

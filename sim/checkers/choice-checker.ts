@@ -45,12 +45,11 @@ export class ChoiceChecker {
     for (const endpoint of known?.endpoints ?? []) this.#checkStarved(id, endpoint, addresses[0] ?? '', nowMs);
   }
 
-  /** A request reached an endpoint, chosen first. */
+  /** A request reached an endpoint, as the first of its list or after another did not take it. */
   reached(endpoint: FleetEndpoint, nowMs: number): void {
     this.#busyMs.set(endpoint.address, nowMs);
     const { requestsMax } = endpoint;
-    // Envoy's retries go down the list that it was given; nobody can have counted them where they land.
-    const inFlight = this.#endpoints.get(endpoint.address)?.chosenInFlight ?? 0;
+    const inFlight = this.#endpoints.get(endpoint.address)?.inFlight.size ?? 0;
     if (requestsMax !== undefined && inFlight > requestsMax && this.#limitsHold()) {
       this.#violations.add('bound-exceeded', nowMs, `${inFlight} requests on ${endpoint.address}, which allows ${requestsMax}`);
     }
