@@ -20,14 +20,19 @@ export interface AffinityKey extends Hash64 {
  * no two pairs run together ("ab" + "c" and "a" + "bc" differ).
  */
 export function createAffinityHasher(secret: string): (tenant: string, session: string) => AffinityKey {
+  // A request asks more than once, mostly with nobody in between: what its decision wants to know, then the decision.
+  let last: { readonly tenant: string; readonly session: string; readonly key: AffinityKey } | undefined;
   return (tenant, session) => {
+    if (last?.session === session && last.tenant === tenant) return last.key;
     const tenantBytes = Buffer.from(tenant, 'utf8');
     const sessionBytes = Buffer.from(session, 'utf8');
     const lengths = Buffer.alloc(8);
     lengths.writeUInt32BE(tenantBytes.length, 0);
     lengths.writeUInt32BE(sessionBytes.length, 4);
     const digest = createHmac('sha256', secret).update(lengths).update(tenantBytes).update(sessionBytes).digest();
-    return { id: digest.toString('hex', 0, 16), high: digest.readUInt32BE(16), low: digest.readUInt32BE(20) };
+    const key = { id: digest.toString('hex', 0, 16), high: digest.readUInt32BE(16), low: digest.readUInt32BE(20) };
+    last = { tenant, session, key };
+    return key;
   };
 }
 
