@@ -3,7 +3,7 @@ import { decide } from '../core/decide.ts';
 import { createAccount, type DecisionAccount } from '../core/explain.ts';
 import { createAffinityHasher, type AffinityKey } from '../core/hash.ts';
 import type { FactNeed, RequestFacts } from '../core/request-facts.ts';
-import type { FleetPool, FleetView } from '../fleet/fleet-view.ts';
+import type { FleetEndpoint, FleetPool, FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import { RequestDuration } from '../fleet/request-duration.ts';
 import { type Reservation, Reservations } from '../fleet/reservations.ts';
@@ -180,9 +180,7 @@ export class Router {
       if (endpoint === undefined) throw new Error(`policy ${pool.policy.name} chose ${chosen ?? 'nothing'}, which is not in pool ${pool.name}`);
       if (earlier === undefined) this.#leases += 1;
       const lease = earlier?.lease ?? `${this.id}.${this.#leases}`;
-      // A retry of Envoy's must not land where a limit holds and no place was taken.
-      const others = decision.addresses.slice(1).filter((address) => fleetPool.endpoint(address)?.requestsMax === undefined);
-      const addresses = toTellable([endpoint.address, ...others], this.#options.endpointsMax);
+      const addresses = this.#toTellable(fleetPool, endpoint, decision.addresses);
       const needsPlace = this.#options.exchange.caps !== undefined && endpoint.requestsMax !== undefined;
       const uncachedTokens = promptTokens - (cachedTokens.get(endpoint.address) ?? 0);
       const routed: Routed = {
@@ -260,9 +258,7 @@ export class Router {
 
     this.#leavePlace(lease, taken);
     if (taken !== undefined) this.#places.set(lease, { pool: pool.name, address: taken });
-    // A retry of Envoy's must not land where no place was taken.
-    const uncapped = endpoints.filter((other) => other !== endpoint && other.requestsMax === undefined);
-    const addresses = toTellable([endpoint, ...uncapped].map(({ address }) => address), this.#options.endpointsMax);
+    const addresses = this.#toTellable(pool, endpoint, decision.addresses);
     const cachedTokens = routed.account.considered.findLast((considered) => considered.pool === pool.name)?.cachedTokens;
     const uncachedTokens = routed.promptTokens - (cachedTokens?.get(endpoint.address) ?? 0);
     const secured: Routed = { ...routed, addresses, uncachedTokens, needsPlace: false };
@@ -377,6 +373,12 @@ export class Router {
     this.observe(routed.lease, { ending: 'not-proxied', signal: 'ext-proc' });
     this.#options.events.refused(code);
     return { ...toRefusal(code), account: routed.account };
+  }
+
+  /** The choice, and those of `order` to try when it fails: none with a limit, since a retry of Envoy's would land where no place was taken. */
+  #toTellable(pool: FleetPool, chosen: FleetEndpoint, order: readonly string[]): readonly string[] {
+    const others = order.filter((address) => address !== chosen.address && pool.endpoint(address)?.requestsMax === undefined);
+    return toTellable([chosen.address, ...others], this.#options.endpointsMax);
   }
 
   #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens, uncachedTokens, phase }: Reservation): void {

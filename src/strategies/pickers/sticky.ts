@@ -3,6 +3,7 @@ import { tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
 import { type Hash64, hashName, pairFraction } from '../../core/hash.ts';
 import type { DecisionInput } from '../../core/policy.ts';
 import { byScore } from '../by-score.ts';
+import { drawKey } from '../draw-key.ts';
 import { definePicker } from '../strategy.ts';
 
 const parameters = z.strictObject({
@@ -75,5 +76,5 @@ const leanSavedAlone = 0.8;
 function leanKey({ affinityKey, facts, draw }: DecisionInput): Hash64 {
   if (affinityKey !== undefined) return affinityKey;
   const block = facts.prefixHashes.at(-1);
-  return hashName(block === undefined ? String(draw) : String(block));
+  return block === undefined ? drawKey(draw) : hashName(String(block));
 }
