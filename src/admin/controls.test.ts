@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { FleetView } from '../fleet/fleet-view.ts';
 import { RouteWeights } from '../router/route-weights.ts';
 import type { Route, RoutedPool } from '../router/routing-table.ts';
-import { createControls } from './controls.ts';
+import { createControls, type OperatorChange } from './controls.ts';
 import type { FleetReport } from './fleet-report.ts';
 import { createAdminApp } from './server.ts';
 
@@ -24,6 +24,8 @@ interface Admin {
   readonly app: Hono;
   readonly fleet: FleetView;
   readonly weights: RouteWeights;
+  /** What the log was told. */
+  readonly changes: readonly OperatorChange[];
   readonly send: (method: string, path: string, body?: unknown, headers?: Record<string, string>) => Promise<{ status: number; json: unknown }>;
 }
 
@@ -32,17 +34,19 @@ function create({ isWritable = true } = {}): Admin {
     { name: 'chat', endpoints: ['10.0.0.1:80', '10.0.0.2:80#0', '10.0.0.2:80#1'].map((address) => ({ address, weight: 1, labels: {}, requestsMax: undefined })) },
   ]);
   const weights = new RouteWeights({ routes: [route], needs: new Set() });
+  const changes: OperatorChange[] = [];
   const app = createAdminApp({
     readiness: () => [],
     registry: { contentType: 'text/plain', metrics: async () => '' },
     fleet: () => ({}) as FleetReport,
     decisions: () => [],
-    controls: isWritable ? createControls({ fleet, weights, nowMs: () => 77 }) : undefined,
+    controls: isWritable ? createControls({ fleet, weights, nowMs: () => 77, changed: (change) => changes.push(change) }) : undefined,
   });
   return {
     app,
     fleet,
     weights,
+    changes,
     send: async (method, path, body, headers = {}) => {
       const response = await app.request(`http://127.0.0.1${path}`, {
         method,
@@ -56,6 +60,23 @@ function create({ isWritable = true } = {}): Admin {
 
 const statePath = (address: string, name = 'chat'): string => `/api/v1/pools/${name}/endpoints/${encodeURIComponent(address)}/state`;
 const weightsPath = `/api/v1/routes/${encodeURIComponent(route.name)}/weights`;
+
+describe('the log', () => {
+  it('is told of every change that holds, and of no other', async () => {
+    const { send, changes } = create();
+    await send('PUT', statePath('10.0.0.1:80'), { state: 'draining' });
+    await send('PUT', statePath('10.0.0.9:80'), { state: 'draining' });
+    await send('PUT', statePath('10.0.0.1:80', 'other'), { state: 'draining' });
+    await send('PUT', weightsPath, { shiftShare: 0.3 });
+    await send('PUT', weightsPath, { shiftShare: 3 });
+    await send('DELETE', weightsPath);
+    expect(changes).toEqual([
+      { pool: 'chat', endpoint: '10.0.0.1:80', state: 'draining' },
+      { route: route.name, shiftShare: 0.3 },
+      { route: route.name, reset: true },
+    ]);
+  });
+});
 
 describe("an endpoint's state", () => {
   it('is set from the next decision on, and says since when it is ready', async () => {

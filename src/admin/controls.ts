@@ -19,19 +19,42 @@ export interface Controls {
   resetWeights(route: string): void;
 }
 
+/** Something that an operator changed, for the log: whoever looks for the cause later finds no configuration that says it. */
+export type OperatorChange =
+  | { readonly pool: string; readonly endpoint: string; readonly state: OperatorState }
+  | ({ readonly route: string } & RouteWeightsChange)
+  | { readonly route: string; readonly reset: true };
+
+export interface ControlsOptions {
+  readonly fleet: FleetView;
+  readonly weights: RouteWeights;
+  readonly nowMs: () => number;
+  /** Is told of each change that holds. */
+  readonly changed: (change: OperatorChange) => void;
+}
+
 /** The controls of one router. */
-export function createControls({ fleet, weights, nowMs }: { fleet: FleetView; weights: RouteWeights; nowMs: () => number }): Controls {
+export function createControls({ fleet, weights, nowMs, changed }: ControlsOptions): Controls {
   return {
     setEndpointState: (poolName, address, state) => {
       const pool = fleet.pool(poolName);
       if (pool === undefined) return 'pool';
       const meant = pool.endpoints.filter((endpoint) => endpoint.address === address || toHostPort(endpoint.address) === address);
       for (const endpoint of meant) endpoint.setState(state, nowMs());
-      return meant.length === 0 ? 'endpoint' : undefined;
+      if (meant.length === 0) return 'endpoint';
+      changed({ pool: poolName, endpoint: address, state });
+      return undefined;
     },
     hasRoute: (name) => weights.has(name),
-    setWeights: (route, change) => weights.set(route, change),
-    resetWeights: (route) => weights.reset(route),
+    setWeights: (route, change) => {
+      const wrong = weights.set(route, change);
+      if (wrong === undefined) changed({ route, ...change });
+      return wrong;
+    },
+    resetWeights: (route) => {
+      weights.reset(route);
+      changed({ route, reset: true });
+    },
   };
 }
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
-import { createControls } from '../admin/controls.ts';
+import { createControls, type OperatorChange } from '../admin/controls.ts';
 import { startAdmin } from '../admin/server.ts';
 import { createFleetReport } from '../admin/fleet-report.ts';
 import type { CompiledConfig } from '../config/load-outcome.ts';
@@ -110,6 +110,9 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
       askForBodyBytesMax: settings.limits.askForBodyBytesMax,
     },
   });
+  const changed = (change: OperatorChange): void => {
+    logger.warn({ event: 'changed_by_hand', ...change }, 'An operator changed this through the admin API. It holds in this router alone, until it restarts or is changed back.');
+  };
   const admin = await startAdmin({
     address: settings.listen.admin,
     registry: metrics.registry,
@@ -124,7 +127,7 @@ export async function startService(config: CompiledConfig, logger: Logger): Prom
     ],
     onError: (error) => events.failed(error),
     decisions: (limit) => decisions.recent.list(limit),
-    controls: isLoopback(settings.listen.admin) ? createControls({ fleet, weights, nowMs: () => clock.nowMs() }) : undefined,
+    controls: isLoopback(settings.listen.admin) ? createControls({ fleet, weights, nowMs: () => clock.nowMs(), changed }) : undefined,
     fleet: () => createFleetReport({ routerId, state, uptimeMs: clock.nowMs() - startedMs, nowMs: clock.nowMs(), fleet, table: config.table, exchange, weights, wallMs: Date.now() }),
   }).catch(async (error: unknown) => {
     await grpc.stop(0);
