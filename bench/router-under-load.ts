@@ -4,8 +4,9 @@ import { loadConfig } from '../src/config/load.ts';
 import { FleetView } from '../src/fleet/fleet-view.ts';
 import { Placements } from '../src/fleet/placements.ts';
 import { type LoadEvent, SharedState } from '../src/fleet/shared-state.ts';
-import type { Clock, ExchangeEvents, RouterEvents, StateExchange } from '../src/router/ports.ts';
+import type { Clock, StateExchange } from '../src/router/ports.ts';
 import { Router } from '../src/router/router.ts';
+import { combineEvents } from '../src/telemetry/event-log.ts';
 
 /** From the parent. */
 export type Order =
@@ -56,18 +57,6 @@ interface Prepared {
   dropped: number;
 }
 
-const nothing = (): void => {};
-const events: RouterEvents = {
-  decided: nothing,
-  refused: nothing,
-  firstToken: nothing,
-  released: nothing,
-  foreignReport: nothing,
-  unknownLease: nothing,
-  noCompletionSignal: nothing,
-  noFirstToken: () => {},
-};
-
 async function prepare({ id, config: text, routers }: Extract<Order, { kind: 'prepare' }>): Promise<Prepared> {
   const outcome = loadConfig(text);
   if (!outcome.ok) throw new Error(outcome.problems.map(({ path, message }) => `${path}: ${message}`).join('; '));
@@ -75,15 +64,12 @@ async function prepare({ id, config: text, routers }: Extract<Order, { kind: 'pr
   const fleet = new FleetView(config.pools);
   const placements = new Placements();
   const state = new WatchedState(fleet, placements);
-  const exchangeEvents: ExchangeEvents = {
-    exchangeTrouble: nothing,
-    exchangeRecovered: nothing,
+  const events = combineEvents({
     exchangeDropped: () => {
       prepared.dropped += 1;
     },
-    pushingChanged: nothing,
-  };
-  const exchange = await createExchange(config, { routerId: id, state, clock, events: exchangeEvents, onForwarded: nothing });
+  });
+  const exchange = await createExchange(config, { routerId: id, state, clock, events, onForwarded: () => {} });
   const router = new Router({
     id,
     table: config.table,

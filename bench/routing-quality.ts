@@ -4,10 +4,9 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { SeededRng } from '../sim/clock/seeded-rng.ts';
 import { engineProfiles } from '../sim/engine/engine-profiles.ts';
-import { measuredRedis } from '../sim/network/network-model.ts';
 import { type RunSummary, summarise } from '../sim/report/summary.ts';
 import { presetNames, simulatedAddresses, simulatedPool } from '../sim/simulated-fleet.ts';
-import { simulate } from '../sim/simulation.ts';
+import { simulate, undisturbed } from '../sim/simulation.ts';
 import { spreadArrivals } from '../sim/workloads/adjustments.ts';
 import { readWorkload, tracesFolder } from '../sim/workloads/trace-source.ts';
 
@@ -49,20 +48,13 @@ async function run(policy: string, { trace, endpoints, speed }: (typeof cells)[n
   if (!pool.ok) throw new Error(JSON.stringify(pool.problems));
   const workload = values.arrivals === 'spread' ? spreadArrivals(source.workload, new SeededRng(seed, 'spread')) : source.workload;
   const result = await simulate({
+    ...undisturbed,
     config: pool.config,
     endpoints: models,
     workload,
     speed,
     routers,
     seed,
-    sharing: 'pushed',
-    network: measuredRedis,
-    faults: [],
-    estimateError: 0,
-    hidden: new Set(),
-    accessLogMs: 50,
-    recordLossShare: 0,
-    abortShare: 0,
   });
   return summarise(result, { policy, speed, routers, objectiveMs: 2_000 });
 }

@@ -1,10 +1,9 @@
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { engineProfiles } from './engine/engine-profiles.ts';
-import { measuredRedis } from './network/network-model.ts';
 import { type RunSummary, summarise } from './report/summary.ts';
 import { simulatedAddresses, simulatedPool } from './simulated-fleet.ts';
-import { simulate } from './simulation.ts';
+import { simulate, undisturbed } from './simulation.ts';
 import { findTrace, readWorkload, tracesFolder } from './workloads/trace-source.ts';
 
 // Real router, real policies, whole traces: against NVIDIA Dynamo's own replay of them with its own engine model.
@@ -39,20 +38,13 @@ async function runCell({ trace, endpoints, speed }: Cell, preset: string): Promi
   const pool = simulatedPool({ preset, endpoints: models, tellKvSize: true, seed: 1 });
   if (!pool.ok) throw new Error(JSON.stringify(pool.problems));
   const result = await simulate({
+    ...undisturbed,
     config: pool.config,
     endpoints: models,
     workload: source.workload,
     speed,
     routers: 1,
     seed: 1,
-    sharing: 'pushed',
-    network: measuredRedis,
-    faults: [],
-    estimateError: 0,
-    hidden: new Set(),
-    accessLogMs: 50,
-    recordLossShare: 0,
-    abortShare: 0,
   });
   expect(result.violations).toEqual([]);
   return summarise(result, { policy: preset, speed, routers: 1, objectiveMs: 2_000 });

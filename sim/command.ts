@@ -16,7 +16,7 @@ import { applyScenarios, type ScenarioName, scenarios } from './scenarios.ts';
 import type { EndpointModel } from './simulated-endpoint.ts';
 import { presetNames, simulatedAddresses, simulatedPool, withPreset } from './simulated-fleet.ts';
 import type { Sharing } from './simulated-router.ts';
-import { type HidableFact, simulate, type SimulationOptions } from './simulation.ts';
+import { type HidableFact, simulate, type SimulationOptions, undisturbed } from './simulation.ts';
 import { sliceWorkload, spreadArrivals } from './workloads/adjustments.ts';
 import { generators } from './workloads/generated.ts';
 import { readWorkload, traceFormats, type TraceFormat, tracesFolder } from './workloads/trace-source.ts';
@@ -110,6 +110,7 @@ async function run(options: SimulateOptions, projectRoot: string, fail: (message
     const config = toConfig(policy, file, fleet.endpoints, options, fail);
     const progress = new Progress(process.stderr, `${policy}, ${workload.requests.length} requests`);
     const simulation: SimulationOptions = {
+      ...undisturbed,
       config,
       endpoints: fleet.endpoints,
       workload,
@@ -121,9 +122,6 @@ async function run(options: SimulateOptions, projectRoot: string, fail: (message
       faults: fleet.faults,
       estimateError: fleet.estimateError,
       hidden: new Set(options.hide.filter((fact) => fact !== 'kv-size')),
-      accessLogMs: 50,
-      recordLossShare: 0,
-      abortShare: 0,
       explained: options.explain,
       onProgress: (share) => progress.show(share),
     };

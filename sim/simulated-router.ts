@@ -1,11 +1,13 @@
 import type { CompiledConfig } from '../src/config/load-outcome.ts';
+import { redisStateDefaults } from '../src/config/schema.ts';
 import { FleetView } from '../src/fleet/fleet-view.ts';
 import { Placements } from '../src/fleet/placements.ts';
 import { SharedState } from '../src/fleet/shared-state.ts';
 import { createMemoryExchange } from '../src/router/memory-exchange.ts';
-import type { Clock, Rng, RouterEvents, StateExchange } from '../src/router/ports.ts';
+import type { Clock, Rng, StateExchange } from '../src/router/ports.ts';
 import { Router } from '../src/router/router.ts';
 import { SharedExchange } from '../src/router/shared-exchange.ts';
+import { combineEvents } from '../src/telemetry/event-log.ts';
 import type { VirtualTime } from './clock/virtual-time.ts';
 import type { ModelledCaps } from './network/modelled-caps.ts';
 import type { ModelledRedis } from './network/modelled-redis.ts';
@@ -34,21 +36,6 @@ export interface SimulatedRouterOptions {
 
 /** Between looks for expired leases, in ms; as the service has it. */
 const expiryMs = 1_000;
-/** Snapshots where the configuration has no Redis, in ms, and most events pushed a second: the service's defaults. */
-const snapshotMsDefault = 100;
-const pushEventsPerSecondDefault = 20_000;
-
-const nothing = (): void => {};
-const events: RouterEvents = {
-  decided: nothing,
-  refused: nothing,
-  firstToken: nothing,
-  released: nothing,
-  foreignReport: nothing,
-  unknownLease: nothing,
-  noCompletionSignal: nothing,
-  noFirstToken: () => {},
-};
 
 /** Composes a router as the service does, with the exchange that the simulation models. */
 export function createSimulatedRouter({ id, config, time, rng, sharing, redis, caps, phaseMs }: SimulatedRouterOptions): SimulatedRouter {
@@ -65,7 +52,7 @@ export function createSimulatedRouter({ id, config, time, rng, sharing, redis, c
     clock: time,
     rng,
     exchange,
-    events,
+    events: combineEvents(),
     expireAfterMsMax: settings.leases.expireAfterMsMax,
     assumedDurationMs: settings.leases.assumedDurationMs,
     endpointsMax: settings.outputs.endpointsMax,
@@ -75,16 +62,14 @@ export function createSimulatedRouter({ id, config, time, rng, sharing, redis, c
   return { id, router, fleet };
 
   function shared(): { exchange: StateExchange; tickMs: number; tick: () => void } {
-    const { state } = settings;
-    const snapshotMs = state.kind === 'redis' ? state.snapshotMs : snapshotMsDefault;
-    const pushMax = state.kind === 'redis' ? state.pushEventsPerSecondMax : pushEventsPerSecondDefault;
+    const { snapshotMs, pushEventsPerSecondMax } = settings.state.kind === 'redis' ? settings.state : redisStateDefaults;
     const sharedExchange: SharedExchange = new SharedExchange({
       routerId: id,
       clock: time,
       transport: redis.join(id, () => sharedExchange, [...fleet.pools.keys()]),
       state: new SharedState(fleet, placements),
       snapshotMs,
-      pushEventsPerSecondMax: sharing === 'pushed' ? pushMax : 0,
+      pushEventsPerSecondMax: sharing === 'pushed' ? pushEventsPerSecondMax : 0,
       onForwarded: ({ lease, completion }) => router.observe(lease, completion),
     });
     const made: StateExchange = {

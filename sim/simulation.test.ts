@@ -5,7 +5,7 @@ import { measuredRedis } from './network/network-model.ts';
 import { summarise } from './report/summary.ts';
 import { applyScenarios, type ScenarioName } from './scenarios.ts';
 import { simulatedAddresses, simulatedPool } from './simulated-fleet.ts';
-import { simulate, type SimulationOptions, type SimulationResult } from './simulation.ts';
+import { simulate, type SimulationOptions, type SimulationResult, undisturbed } from './simulation.ts';
 import { generateWorkload, type GeneratorName } from './workloads/generated.ts';
 import { chatPath, type Workload } from './workloads/workload.ts';
 
@@ -27,20 +27,16 @@ async function run({ policy, count = 4, generated = 'multi-turn', requests = 400
   const pool = simulatedPool({ preset: policy, endpoints, tellKvSize: true, seed: 1, requestsMax });
   if (!pool.ok) throw new Error(JSON.stringify(pool.problems));
   return simulate({
+    ...undisturbed,
     config: pool.config,
     endpoints,
     workload,
     speed,
     routers: 1,
     seed: 1,
-    sharing: 'pushed',
     network,
     faults,
     estimateError,
-    hidden: new Set(),
-    accessLogMs: 50,
-    recordLossShare: 0,
-    abortShare: 0,
     ...more,
   });
 }

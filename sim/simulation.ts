@@ -14,7 +14,7 @@ import { routeExplained, type SimulatedExplanation } from './explanation.ts';
 import type { Fault } from './faults.ts';
 import { ModelledCaps } from './network/modelled-caps.ts';
 import { ModelledRedis } from './network/modelled-redis.ts';
-import type { NetworkModel } from './network/network-model.ts';
+import { measuredRedis, type NetworkModel } from './network/network-model.ts';
 import type { LoadSample, RequestEnding, RequestOutcome } from './outcomes.ts';
 import { type EndpointModel, SimulatedEndpoint } from './simulated-endpoint.ts';
 import { createSimulatedRouter, type Sharing, type SimulatedRouter } from './simulated-router.ts';
@@ -50,6 +50,18 @@ export interface SimulationOptions {
   /** Called now and then with the share of requests that have arrived, 0 to 1. */
   readonly onProgress?: ((share: number) => void) | undefined;
 }
+
+/** A run in which nothing goes wrong: routers push to one another over Redis as it was measured, and see and are told everything. */
+export const undisturbed = {
+  sharing: 'pushed',
+  network: measuredRedis,
+  faults: [],
+  estimateError: 0,
+  hidden: new Set(),
+  accessLogMs: 50,
+  recordLossShare: 0,
+  abortShare: 0,
+} as const satisfies Partial<SimulationOptions>;
 
 /** What a run gave. */
 export interface SimulationResult {

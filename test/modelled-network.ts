@@ -5,10 +5,11 @@ import { Placements } from '../src/fleet/placements.ts';
 import { SharedState } from '../src/fleet/shared-state.ts';
 import type { ForwardedCompletion } from '../src/router/exchange-messages.ts';
 import { createMemoryExchange } from '../src/router/memory-exchange.ts';
-import type { Completion, RouterEvents } from '../src/router/ports.ts';
+import type { Completion } from '../src/router/ports.ts';
 import { Router } from '../src/router/router.ts';
 import type { Routed } from '../src/router/routed.ts';
 import { type ExchangeTransport, SharedExchange, type StoredPlacement } from '../src/router/shared-exchange.ts';
+import { combineEvents } from '../src/telemetry/event-log.ts';
 
 /** A router on a modelled network. */
 export interface ModelledRouter {
@@ -42,18 +43,6 @@ export interface NetworkOptions {
 }
 
 const finished: Completion = { ending: 'finished', signal: 'access-log', status: 200 };
-const nothing = (): void => {};
-const silent: RouterEvents = {
-  decided: nothing,
-  refused: nothing,
-  firstToken: nothing,
-  released: nothing,
-  foreignReport: nothing,
-  unknownLease: nothing,
-  noCompletionSignal: nothing,
-  noFirstToken: () => {},
-};
-
 /** Routers with their exchanges over a network and a store that are modelled, in virtual time. */
 export class ModelledNetwork {
   nowMs = 0;
@@ -103,7 +92,7 @@ export class ModelledNetwork {
         publish: (event) => exchange.publish(event),
         forward: (owner, lease, completion) => exchange.forward(owner, lease, completion),
       },
-      events: silent,
+      events: combineEvents(),
       expireAfterMsMax: 1e9,
       assumedDurationMs: 1e9,
       endpointsMax: 8,

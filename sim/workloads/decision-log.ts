@@ -1,7 +1,6 @@
 import { toOutputTokens } from './answer-length.ts';
+import { type Fields, parseObject } from './json-line.ts';
 import { BlockNames, chatPath, toTokens, wholeBlocks, type WorkloadOutcome, type WorkloadRequest } from './workload.ts';
-
-type Fields = Readonly<Record<string, unknown>>;
 
 /**
  * Reads Fairlead's decision log (docs/decision-log.md): JSON lines of decisions, refusals and completions, joined by their lease. Where it was
@@ -75,13 +74,4 @@ function isHash(value: unknown): value is number {
 
 function toNumber(value: unknown): number | undefined {
   return typeof value === 'number' && Number.isFinite(value) ? value : undefined;
-}
-
-function parseObject(row: string): Fields | undefined {
-  try {
-    const parsed: unknown = JSON.parse(row);
-    return typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed) ? (parsed as Fields) : undefined;
-  } catch {
-    return undefined;
-  }
 }

@@ -1,4 +1,5 @@
 import { toOutputTokens } from './answer-length.ts';
+import { type Fields, parseObject } from './json-line.ts';
 import { BlockNames, chatPath, toTokens, wholeBlocks, type WorkloadOutcome, type WorkloadRequest } from './workload.ts';
 
 /** Bytes of a token of English in a prompt. */
@@ -18,8 +19,6 @@ const fieldNames = {
   promptTokens: ['prompt_tokens', 'input_tokens'],
   outputTokens: ['output_tokens', 'completion_tokens'],
 } as const;
-
-type Fields = Readonly<Record<string, unknown>>;
 
 /**
  * Reads Envoy's access log in JSON, one record a line. Of each record it needs the start and the size of the request (`bytes_received`, or
@@ -108,13 +107,4 @@ function toNumber(value: unknown): number | undefined {
 
 function toText(value: unknown): string | undefined {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : undefined;
-}
-
-function parseObject(row: string): Fields | undefined {
-  try {
-    const parsed: unknown = JSON.parse(row);
-    return typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed) ? (parsed as Fields) : undefined;
-  } catch {
-    return undefined;
-  }
 }

@@ -1,3 +1,4 @@
+import { parseObject } from './json-line.ts';
 import { chatPath, toTokens, wholeBlocks, type WorkloadOutcome, type WorkloadRequest } from './workload.ts';
 
 /**
@@ -34,15 +35,6 @@ export function parseMooncake(name: string, text: string): WorkloadOutcome {
   requests.sort((a, b) => a.arrivalMs - b.arrivalMs);
   const assumptions = inferred > 0 ? [`${inferred} of ${requests.length} requests name no session: inferred from chains of blocks`] : [];
   return { ok: true, workload: { name, requests, assumptions } };
-}
-
-function parseObject(row: string): Readonly<Record<string, unknown>> | undefined {
-  try {
-    const parsed: unknown = JSON.parse(row);
-    return typeof parsed === 'object' && parsed !== null ? (parsed as Record<string, unknown>) : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 function isBlockId(value: unknown): value is number {

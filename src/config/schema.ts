@@ -257,6 +257,9 @@ const redisState = z.strictObject({
 
 const network = z.union([z.cidrv4(), z.cidrv6(), z.ipv4(), z.ipv6()], { error: 'expected an IP address or network, such as 10.0.0.0/8' });
 
+/** What `state: { kind: redis }` means where it says nothing more. */
+export const redisStateDefaults = redisState.parse({ kind: 'redis' });
+
 /** The configuration file. Strict: what it does not know is an error. */
 export const configSchema = z.strictObject({
   listen: z.strictObject({ grpc: listenAddress.default('127.0.0.1:9002'), admin: listenAddress.default('127.0.0.1:9003') }).prefault({}),

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { inputFor } from '../../test/decision-under-test.ts';
 import { decide } from './decide.ts';
 import { idleEndpoint } from './fleet-snapshot.ts';
 import type { Policy } from './policy.ts';
-import { noFacts } from './request-facts.ts';
 import { toHostPort, toRank, toRankAddress, toTellable } from './data-parallel-rank.ts';
 
 describe('ids of ranks', () => {
@@ -30,17 +30,7 @@ describe("the gateway's subset", () => {
       wantsFirstToken: false,
     };
     const endpoints = ['10.0.0.1:80#0', '10.0.0.1:80#1', '10.0.0.2:80', '10.0.0.3:80#0'].map(idleEndpoint);
-    const input = {
-      facts: { ...noFacts, subset: new Set(['10.0.0.1:80', '10.0.0.3:81']) },
-      pool: { name: 'p', endpoints },
-      affinityKey: undefined,
-      placedOn: undefined,
-      promptTokens: 1,
-      cachedTokens: new Map(),
-      nowMs: 0,
-      draw: 0,
-      sequence: 0,
-    };
+    const input = inputFor(endpoints, { facts: { subset: new Set(['10.0.0.1:80', '10.0.0.3:81']) } });
     expect(decide(policy, input)).toMatchObject({ kind: 'route', addresses: ['10.0.0.1:80#0', '10.0.0.1:80#1'] });
   });
 });

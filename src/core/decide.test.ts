@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { inputFor } from '../../test/decision-under-test.ts';
 import { atLimit, contextTooLong, decide, kvFull } from './decide.ts';
 import type { NoneCause } from './decision.ts';
 import { type EndpointSnapshot, idleEndpoint } from './fleet-snapshot.ts';
 import type { DecisionInput, Filter, Policy, Scorer } from './policy.ts';
-import { noFacts } from './request-facts.ts';
 
 const a = '10.0.0.1:80';
 const b = '10.0.0.2:80';
@@ -14,17 +14,7 @@ function endpoint(address: string, changes: Partial<EndpointSnapshot> = {}): End
 }
 
 function input(endpoints: readonly EndpointSnapshot[], subset?: readonly string[]): DecisionInput {
-  return {
-    facts: { ...noFacts, subset: subset && new Set(subset) },
-    pool: { name: 'chat', endpoints },
-    affinityKey: undefined,
-    placedOn: undefined,
-    promptTokens: 1,
-    cachedTokens: new Map(),
-    nowMs: 0,
-    draw: 0,
-    sequence: 0,
-  };
+  return inputFor(endpoints, { promptTokens: 1, facts: { subset: subset && new Set(subset) } });
 }
 
 /** Rejects the given addresses for the given reasons. */

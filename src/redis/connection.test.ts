@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { redisSettings } from '../../test/integration/router-under-test.ts';
 import { describeTarget, explainTrouble } from './connection.ts';
-import type { RedisSettings } from './settings.ts';
 
 /** What the server answered. */
 function reply(message: string): Error {
@@ -58,19 +58,7 @@ describe('explainTrouble', () => {
 });
 
 describe('describeTarget', () => {
-  const settings: RedisSettings = {
-    url: 'redis://user:geheim@[::1]:6380/3',
-    keyPrefix: 'fairlead',
-    username: undefined,
-    password: undefined,
-    tls: undefined,
-    sentinel: undefined,
-    cluster: undefined,
-    connectTimeoutMs: 1_000,
-    commandTimeoutMs: 500,
-    snapshotMs: 100,
-    pushEventsPerSecondMax: 20_000,
-  };
+  const settings = redisSettings('redis://user:geheim@[::1]:6380/3');
   const nodes = [
     { host: 'a', port: 1 },
     { host: 'b', port: 2 },

@@ -3,8 +3,9 @@ import { loadConfig } from '../config/load.ts';
 import type { LatencySnapshot } from '../core/fleet-snapshot.ts';
 import { noFacts } from '../core/request-facts.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
+import { combineEvents } from '../telemetry/event-log.ts';
 import { createMemoryExchange } from './memory-exchange.ts';
-import type { Completion, RouterEvents } from './ports.ts';
+import type { Completion } from './ports.ts';
 import { Router } from './router.ts';
 
 const one = '10.0.0.1:80';
@@ -23,11 +24,6 @@ function start(endpoints: string, policy = '{ filters: [{ type: labels, paramete
   if (!outcome.ok) throw new Error(JSON.stringify(outcome.problems));
   const { pools, table } = outcome.config;
   fleet = new FleetView(pools);
-  const nothing = (): void => undefined;
-  const events: RouterEvents = {
-    ...{ decided: nothing, refused: nothing, firstToken: nothing, released: nothing, foreignReport: nothing, unknownLease: nothing },
-    ...{ noCompletionSignal: nothing, noFirstToken: nothing },
-  };
   router = new Router({
     id: 'a',
     table,
@@ -36,7 +32,7 @@ function start(endpoints: string, policy = '{ filters: [{ type: labels, paramete
     clock: { nowMs: () => nowMs },
     rng: { draw: () => 0.5 },
     exchange: createMemoryExchange(),
-    events,
+    events: combineEvents(),
     expireAfterMsMax: 1_800_000,
     assumedDurationMs: 30_000,
     endpointsMax: 8,

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { loadConfig } from '../config/load.ts';
 import { noFacts } from '../core/request-facts.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
+import { combineEvents } from '../telemetry/event-log.ts';
 import { createMemoryExchange } from './memory-exchange.ts';
 import type { CapLeases } from './ports.ts';
 import type { Routed } from './routed.ts';
@@ -13,7 +14,6 @@ function create(endpoints: string, { endpointsMax = 8, caps }: { endpointsMax?: 
   if (!outcome.ok) throw new Error(JSON.stringify(outcome.problems));
   const { pools, table } = outcome.config;
   const fleet = new FleetView(pools);
-  const nothing = (): void => {};
   const router = new Router({
     id: 'a',
     table,
@@ -22,16 +22,7 @@ function create(endpoints: string, { endpointsMax = 8, caps }: { endpointsMax?: 
     clock: { nowMs: () => 0 },
     rng: { draw: () => 0.5 },
     exchange: { ...createMemoryExchange(), ...(caps !== undefined && { caps }) },
-    events: {
-      decided: nothing,
-      refused: nothing,
-      firstToken: nothing,
-      released: nothing,
-      foreignReport: nothing,
-      unknownLease: nothing,
-      noCompletionSignal: nothing,
-      noFirstToken: nothing,
-    },
+    events: combineEvents(),
     expireAfterMsMax: 1_800_000,
     assumedDurationMs: 30_000,
     endpointsMax,

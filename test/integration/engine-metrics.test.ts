@@ -10,8 +10,8 @@ import { noFacts, type RequestFacts } from '../../src/core/request-facts.ts';
 import { FleetView } from '../../src/fleet/fleet-view.ts';
 import { MetricsScraper } from '../../src/probes/metrics-scraper.ts';
 import { createMemoryExchange } from '../../src/router/memory-exchange.ts';
-import type { RouterEvents } from '../../src/router/ports.ts';
 import { Router } from '../../src/router/router.ts';
+import { combineEvents } from '../../src/telemetry/event-log.ts';
 import { createLogger } from '../../src/telemetry/logger.ts';
 import { clock, compiled } from './router-under-test.ts';
 
@@ -70,11 +70,6 @@ function bench(servers: readonly ModelServer[], policy: string): Bench {
   const scraper = new MetricsScraper({ pools: [{ pool, settings }], clock, rng, events: { metricsScraped: () => undefined, scrapeFailed: () => undefined } });
   cleanups.push(() => scraper.stop());
   scraper.start();
-  const nothing = (): void => undefined;
-  const events: RouterEvents = {
-    ...{ decided: nothing, refused: nothing, firstToken: nothing, released: nothing, foreignReport: nothing, unknownLease: nothing },
-    ...{ noCompletionSignal: nothing, noFirstToken: nothing },
-  };
   const router = new Router({
     id: 'a',
     table: config.table,
@@ -83,7 +78,7 @@ function bench(servers: readonly ModelServer[], policy: string): Bench {
     clock,
     rng,
     exchange: createMemoryExchange(),
-    events,
+    events: combineEvents(),
     expireAfterMsMax: 600_000,
     assumedDurationMs: 600_000,
     endpointsMax: 8,

@@ -1,14 +1,16 @@
 import { loadConfig } from '../../src/config/load.ts';
 import type { CompiledConfig } from '../../src/config/load-outcome.ts';
+import { redisStateDefaults } from '../../src/config/schema.ts';
 import { noFacts, type RequestFacts } from '../../src/core/request-facts.ts';
 import { FleetView } from '../../src/fleet/fleet-view.ts';
 import { Placements } from '../../src/fleet/placements.ts';
 import { SharedState } from '../../src/fleet/shared-state.ts';
 import { createRedisExchange } from '../../src/redis/redis-exchange.ts';
 import type { RedisSettings } from '../../src/redis/settings.ts';
-import type { Clock, Completion, ExchangeEvents, ExchangeTrouble, RouterEvents, StateExchange } from '../../src/router/ports.ts';
+import type { Clock, Completion, ExchangeTrouble, StateExchange } from '../../src/router/ports.ts';
 import { Router } from '../../src/router/router.ts';
 import type { Routed } from '../../src/router/routed.ts';
+import { combineEvents } from '../../src/telemetry/event-log.ts';
 
 /** A router with a real exchange over Redis, in this process: all of Fairlead but the gRPC server. */
 export interface RouterUnderTest {
@@ -48,20 +50,9 @@ export const clock: Clock = { nowMs: () => performance.now() };
 
 /** Settings as the configuration's defaults make them. */
 export function redisSettings(url: string, changes: Partial<RedisSettings> = {}): RedisSettings {
-  return {
-    url,
-    keyPrefix: 'fairlead',
-    username: undefined,
-    password: undefined,
-    tls: undefined,
-    sentinel: undefined,
-    cluster: undefined,
-    connectTimeoutMs: 1_000,
-    commandTimeoutMs: 500,
-    snapshotMs: 100,
-    pushEventsPerSecondMax: 20_000,
-    ...changes,
-  };
+  const unset = { username: undefined, password: undefined, tls: undefined, sentinel: undefined, cluster: undefined };
+  const { keyPrefix, connectTimeoutMs, commandTimeoutMs, snapshotMs, pushEventsPerSecondMax } = redisStateDefaults;
+  return { url, keyPrefix, connectTimeoutMs, commandTimeoutMs, snapshotMs, pushEventsPerSecondMax, ...unset, ...changes };
 }
 
 /** Compiles a configuration in YAML, which must be right. */
@@ -82,21 +73,12 @@ export function createRouterUnderTest({ id, config, settings, secret = 'one per 
   const fleet = new FleetView(config.pools);
   const placements = new Placements();
   const state = new SharedState(fleet, placements);
-  const nothing = (): void => {};
-  const events: ExchangeEvents & RouterEvents = {
-    exchangeTrouble: (trouble) => made.troubles.push(trouble),
-    exchangeRecovered: () => made.troubles.push(undefined),
-    exchangeDropped: () => (made.dropped += 1),
-    pushingChanged: (pushing) => (made.pushing = pushing),
-    decided: nothing,
-    refused: nothing,
-    firstToken: nothing,
-    released: nothing,
-    foreignReport: nothing,
-    unknownLease: nothing,
-    noCompletionSignal: nothing,
-    noFirstToken: () => {},
-  };
+  const events = combineEvents({
+    exchangeTrouble: (trouble) => void made.troubles.push(trouble),
+    exchangeRecovered: () => void made.troubles.push(undefined),
+    exchangeDropped: () => void (made.dropped += 1),
+    pushingChanged: (pushing) => void (made.pushing = pushing),
+  });
   const exchange = createRedisExchange({
     settings,
     routerId: id,

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { inputFor } from '../../../test/decision-under-test.ts';
 import { type EndpointSnapshot, idleEndpoint } from '../../core/fleet-snapshot.ts';
 import { createAffinityHasher } from '../../core/hash.ts';
 import type { DecisionInput, Preference } from '../../core/policy.ts';
 import { rendezvousOrder } from '../../core/rendezvous.ts';
-import { noFacts } from '../../core/request-facts.ts';
 import { sessionAffinity } from './session-affinity.ts';
 
 const hash = createAffinityHasher('test-secret');
@@ -38,18 +38,7 @@ function pick(
   const preference = run(
     candidates,
     candidates.map((candidate) => scores[endpoints.indexOf(candidate)]!),
-    {
-      facts: noFacts,
-      pool: { name: 'chat', endpoints: candidates },
-      affinityKey: key,
-      placedOn: undefined,
-      promptTokens: 100,
-      cachedTokens: new Map(),
-      nowMs: 0,
-      draw: 0,
-      sequence: 0,
-      ...changes,
-    },
+    inputFor(candidates, { affinityKey: key, ...changes }),
   );
   return { ...preference, at: preference.order.map((endpoint) => endpoints.indexOf(endpoint)) };
 }
