@@ -233,6 +233,31 @@ describe('MetricsScraper', () => {
     await eventually(() => expect(metrics()).toBeUndefined());
   });
 
+  it('follows endpoints that come and go', async () => {
+    const [one, other] = [await serve(queue(() => 1)), await serve(queue(() => 2))];
+    const { pool, told } = scrape([one.address]);
+    await eventually(() => expect(pool.endpoint(one.address)?.metrics).toBeDefined());
+    const [gone] = pool.endpoints;
+    pool.update([{ address: other.address, weight: 1, labels: {}, requestsMax: undefined }], 0);
+    pool.sweep(0, 0);
+    await eventually(() => expect(pool.endpoint(other.address)?.metrics?.requestsQueued).toBe(2));
+    expect(gone?.metrics).toBeUndefined();
+    const readOf = (address: string): number => told.filter(([read]) => read === address).length;
+    const [before, marker] = [readOf(one.address), readOf(other.address)];
+    await eventually(() => expect(readOf(other.address)).toBeGreaterThan(marker + 5));
+    expect(readOf(one.address)).toBe(before);
+  });
+
+  it('knows nothing any more of pools that it is not to read', async () => {
+    const { address } = await serve(queue(() => 1));
+    const { scraper, pool, metrics } = scrape([address]);
+    await eventually(() => expect(metrics()).toBeDefined());
+    scraper.follow([]);
+    expect(metrics()).toBeUndefined();
+    scraper.follow([{ pool, settings: { kind: 'vllm', intervalMs: 20 } }]);
+    await eventually(() => expect(metrics()?.requestsQueued).toBe(1));
+  });
+
   it('stops at once, also in the middle of an answer, and tells nothing any more', async () => {
     let requests = 0;
     let closed = false;

@@ -1,10 +1,10 @@
-import { Agent, type ClientRequest, get } from 'node:http';
-import { toHostPort, toRank } from '../core/data-parallel-rank.ts';
-import type { FleetEndpoint } from '../fleet/endpoint.ts';
-import type { FleetPool } from '../fleet/fleet-view.ts';
+import { Agent } from 'node:http';
+import { toRank } from '../core/data-parallel-rank.ts';
 import type { Clock, Rng } from '../router/ports.ts';
 import { metricsStaleIntervals, type ProbeEvents, type ScrapeFailure } from '../router/probe-events.ts';
 import { type EngineKind, metricsPaths, parseEngineMetrics } from './engine-metrics.ts';
+import { httpGet } from './http-get.ts';
+import { type AskedPool, type ModelServer, ServerRounds } from './server-rounds.ts';
 
 /** How the model servers of one pool are asked how they are. */
 export interface ScrapeSettings {
@@ -19,10 +19,10 @@ export interface ScrapeSettings {
 }
 
 export interface ScraperOptions {
-  readonly pools: readonly { readonly pool: FleetPool; readonly settings: ScrapeSettings }[];
+  readonly pools: readonly AskedPool<ScrapeSettings>[];
   readonly clock: Clock;
   readonly rng: Rng;
-  readonly events: ProbeEvents;
+  readonly events: Pick<ProbeEvents, 'metricsScraped' | 'scrapeFailed'>;
   /** Whether this router is the one that reads a server now, and no other tells; default: it reads all. */
   readonly isOurs?: (hostPort: string) => boolean;
   /** Hears of every endpoint whose metrics were read. */
@@ -34,21 +34,12 @@ const timeoutMsDefault = 1_000;
 const timerErrorMs = 2;
 /** Largest page read, in bytes: vLLM's is about 200 KB. */
 const pageBytesMax = 4_194_304;
-/** Intervals vary by this share, so that routers and endpoints do not fall into step. */
-const jitterShare = 0.1;
 
-/** One model server: an endpoint, or all the data-parallel ranks behind one address. */
-interface Target {
-  readonly pool: FleetPool;
-  readonly settings: ScrapeSettings;
-  readonly hostPort: string;
-  readonly host: string;
-  readonly port: number;
-  readonly endpoints: readonly FleetEndpoint[];
+/** What is kept of one server. */
+interface Memory {
   readonly paths: readonly string[];
   /** Which of `paths` is tried next. */
   pathIndex: number;
-  next: NodeJS.Timeout | undefined;
   expiry: NodeJS.Timeout | undefined;
 }
 
@@ -60,69 +51,66 @@ type Page = { readonly ok: true; readonly body: Buffer } | { readonly ok: false;
  */
 export class MetricsScraper {
   readonly #options: ScraperOptions;
-  readonly #targets: readonly Target[];
-  readonly #agent: Agent;
-  readonly #underWay = new Set<ClientRequest>();
-  #stopped = false;
+  readonly #rounds: ServerRounds<ScrapeSettings, Memory>;
+  readonly #agent = new Agent({ keepAlive: true });
 
   constructor(options: ScraperOptions) {
     this.#options = options;
-    this.#targets = options.pools.flatMap(({ pool, settings }) => toTargets(pool, settings));
-    this.#agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    this.#rounds = new ServerRounds({
+      pools: options.pools,
+      clock: options.clock,
+      rng: options.rng,
+      spreadMs: ({ intervalMs }) => intervalMs,
+      remember: ({ settings }): Memory => ({ paths: settings.path === undefined ? metricsPaths(settings.kind) : [settings.path], pathIndex: 0, expiry: undefined }),
+      ask: (server, memory) => this.#scrape(server, memory),
+      forget: ({ endpoints }, { expiry }) => {
+        clearTimeout(expiry);
+        // Nobody would take it away when it is stale.
+        for (const endpoint of endpoints) endpoint.metrics = undefined;
+      },
+    });
   }
 
   /** Begins, spread over the first interval. */
   start(): void {
-    for (const target of this.#targets) this.#scrapeAfter(target, this.#options.rng.draw() * target.settings.intervalMs);
+    this.#rounds.start();
   }
 
-  /** Ends at once. What was read last stays until the process ends. */
+  /** Reads the metrics of these pools from now on, in these ways. */
+  follow(pools: readonly AskedPool<ScrapeSettings>[]): void {
+    this.#rounds.follow(pools);
+  }
+
+  /** Ends at once; nothing is known of the servers any more. */
   stop(): void {
-    this.#stopped = true;
-    for (const { next, expiry } of this.#targets) {
-      clearTimeout(next);
-      clearTimeout(expiry);
-    }
-    for (const request of this.#underWay) request.destroy();
+    this.#rounds.stop();
     this.#agent.destroy();
   }
 
-  #scrapeAfter(target: Target, delayMs: number): void {
-    target.next = setTimeout(() => void this.#scrape(target), delayMs).unref();
-  }
-
-  /** Never rejects. */
-  async #scrape(target: Target): Promise<void> {
-    const { clock, rng, isOurs } = this.#options;
-    const { settings } = target;
-    const startedMs = clock.nowMs();
-    if (isOurs?.(target.hostPort) ?? true) {
-      const page = await this.#read(target);
+  async #scrape(server: ModelServer<ScrapeSettings>, memory: Memory): Promise<number> {
+    const { settings } = server;
+    if (this.#options.isOurs?.(server.hostPort) ?? true) {
+      const page = await this.#read(server, memory);
       // Stopped meanwhile: the request was broken off, and nobody wants to hear of it.
-      if (this.#isStopped()) return;
-      this.#take(target, page);
+      if (server.signal.aborted) return settings.intervalMs;
+      this.#take(server, memory, page);
     }
-    this.#dropStale(target);
-    const nextMs = startedMs + settings.intervalMs * (1 - jitterShare + 2 * jitterShare * rng.draw());
-    this.#scrapeAfter(target, Math.max(0, nextMs - clock.nowMs()));
+    this.#dropStale(server);
+    return settings.intervalMs;
   }
 
-  #isStopped(): boolean {
-    return this.#stopped;
-  }
-
-  #take(target: Target, page: Page): void {
+  #take(server: ModelServer<ScrapeSettings>, memory: Memory, page: Page): void {
     const { clock, events, onRead } = this.#options;
-    const { pool, settings, endpoints, hostPort } = target;
+    const { pool, settings, endpoints, hostPort } = server;
     if (!page.ok) {
-      if (page.cause === 'status') target.pathIndex += 1;
+      if (page.cause === 'status') memory.pathIndex += 1;
       events.scrapeFailed(pool.name, hostPort, page.cause, page.detail);
       return;
     }
     const scrapedMs = clock.nowMs();
     const read = endpoints.map(({ address }) => parseEngineMetrics(page.body, settings.kind, scrapedMs, toRank(address)));
     if (read[0] === undefined) {
-      target.pathIndex += 1;
+      memory.pathIndex += 1;
       events.scrapeFailed(pool.name, hostPort, 'no-metrics', `no metrics of ${settings.kind === 'auto' ? 'any known model server' : settings.kind} in ${page.body.length} bytes`);
       return;
     }
@@ -132,80 +120,34 @@ export class MetricsScraper {
     });
     events.metricsScraped(pool.name, hostPort);
     // To the moment, also while the next answer is waited for.
-    target.expiry ??= setTimeout(() => {
-      target.expiry = undefined;
-      this.#dropStale(target);
-    }, metricsStaleIntervals * settings.intervalMs + timerErrorMs).unref();
-    target.expiry.refresh();
+    memory.expiry ??= setTimeout(() => {
+      memory.expiry = undefined;
+      this.#dropStale(server);
+    }, metricsStaleIntervals * settings.intervalMs + timerErrorMs);
+    memory.expiry.refresh();
   }
 
   /** Takes away what is stale, whoever read it. */
-  #dropStale({ settings, endpoints }: Target): void {
+  #dropStale({ settings, endpoints }: ModelServer<ScrapeSettings>): void {
     const staleMs = this.#options.clock.nowMs() - metricsStaleIntervals * settings.intervalMs;
     for (const endpoint of endpoints) if (endpoint.metrics !== undefined && endpoint.metrics.scrapedMs <= staleMs) endpoint.metrics = undefined;
   }
 
-  async #read(target: Target): Promise<Page> {
-    const page = await this.#readOnce(target);
-    // A server may close an idle connection in the very moment it is used again: that says nothing of the server.
-    return page === 'connection-was-closed' ? toPage(await this.#readOnce(target)) : page;
-  }
-
-  #readOnce({ host, port, paths, pathIndex, settings }: Target): Promise<Page | 'connection-was-closed'> {
-    const { timeoutMs = Math.min(timeoutMsDefault, metricsStaleIntervals * settings.intervalMs) } = settings;
-    return new Promise((resolve) => {
-      const path = paths[pathIndex % paths.length] ?? '/metrics';
-      let done = false;
-      const end = (page: Page | 'connection-was-closed'): void => {
-        if (done) return;
-        done = true;
-        clearTimeout(deadline);
-        this.#underWay.delete(request);
-        resolve(page);
-      };
-      const fail = (cause: ScrapeFailure, detail: string): void => {
-        end({ ok: false, cause, detail });
-        request.destroy();
-      };
-      const headers = { accept: 'text/plain;version=0.0.4', 'accept-encoding': 'identity' };
-      const request = get({ host, port, path, headers, agent: this.#agent }, (response) => {
-        if (response.statusCode !== 200) {
-          fail('status', `${path} answered ${response.statusCode ?? 'without a status'}`);
-          return;
-        }
-        const pieces: Buffer[] = [];
-        let bytes = 0;
-        response.on('data', (piece: Buffer) => {
-          bytes += piece.length;
-          if (bytes > pageBytesMax) fail('too-large', `${path} is larger than ${pageBytesMax} bytes`);
-          else pieces.push(piece);
-        });
-        response.on('end', () => end({ ok: true, body: Buffer.concat(pieces) }));
-        response.on('error', (error) => end({ ok: false, cause: 'unreachable', detail: error.message }));
-      });
-      this.#underWay.add(request);
-      const deadline = setTimeout(() => fail('timeout', `${path} took longer than ${timeoutMs} ms`), timeoutMs).unref();
-      request.on('error', (error: NodeJS.ErrnoException) => {
-        if (request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE')) end('connection-was-closed');
-        else end({ ok: false, cause: 'unreachable', detail: error.message });
-      });
-      request.on('close', () => end({ ok: false, cause: 'unreachable', detail: 'the connection was closed' }));
+  async #read({ host, port, settings, signal }: ModelServer<ScrapeSettings>, { paths, pathIndex }: Memory): Promise<Page> {
+    const path = paths[pathIndex % paths.length] ?? '/metrics';
+    const answer = await httpGet({
+      host,
+      port,
+      path,
+      headers: { accept: 'text/plain;version=0.0.4', 'accept-encoding': 'identity' },
+      timeoutMs: settings.timeoutMs ?? Math.min(timeoutMsDefault, metricsStaleIntervals * settings.intervalMs),
+      bodyBytesMax: pageBytesMax,
+      wantsBody: (status) => status === 200,
+      agent: this.#agent,
+      clock: this.#options.clock,
+      signal,
     });
+    if (!answer.ok) return { ...answer, cause: answer.cause === 'malformed' ? 'unreachable' : answer.cause };
+    return answer.status === 200 ? answer : { ok: false, cause: 'status', detail: `${path} answered ${answer.status}` };
   }
-}
-
-function toPage(page: Page | 'connection-was-closed'): Page {
-  return page === 'connection-was-closed' ? { ok: false, cause: 'unreachable', detail: 'the connection was closed' } : page;
-}
-
-/** Ranks behind one address are one server. */
-function toTargets(pool: FleetPool, settings: ScrapeSettings): Target[] {
-  const byHostPort = Map.groupBy(pool.endpoints, ({ address }) => toHostPort(address));
-  return [...byHostPort].map(([hostPort, endpoints]) => {
-    const colon = hostPort.lastIndexOf(':');
-    const port = settings.port ?? Number(hostPort.slice(colon + 1));
-    const host = hostPort.slice(0, colon).replace(/^\[(.*)\]$/, '$1');
-    const paths = settings.path === undefined ? metricsPaths(settings.kind) : [settings.path];
-    return { pool, settings, hostPort, host, port, endpoints, paths, pathIndex: 0, next: undefined, expiry: undefined };
-  });
 }

@@ -9,31 +9,42 @@ export function measureFirstToken({ lease, endpoint, startedMs }: Reservation, n
   endpoint.times.firstToken(lease, nowMs - startedMs, nowMs);
 }
 
+/** What the end of a request says of one endpoint that it touched. */
+export interface Judgement {
+  readonly endpoint: FleetEndpoint;
+  readonly outcome: RequestOutcome;
+}
+
 /**
- * Takes the end of a request into the times of the endpoints it touched. What was measured goes to the one that really answered, which
- * is another than the chosen one after a retry, or behind an Envoy that does not know the chosen one; an endpoint of no pool of ours
- * is nobody's. A retry means that the chosen one, which Envoy tries first, failed; its lost time is in all that was measured, so that
- * a retried request tells nothing of how fast the endpoint is that saved it.
+ * What the end of a request says of the endpoints it touched. It goes to the one that really answered, which is another than the chosen one
+ * after a retry, or behind an Envoy that does not know the chosen one; an endpoint of no pool of ours is nobody's. A retry means that the
+ * chosen one, which Envoy tries first, failed; its lost time is in all that was measured, so that a retried request tells nothing of how
+ * fast the endpoint is that saved it. To be called before `measureEnd`, which takes the first token away.
  */
-export function measureEnd(held: Reservation, completion: Completion, nowMs: number): void {
+export function judgeEnd(held: Reservation, completion: Completion, nowMs: number): readonly Judgement[] {
   const { lease, endpoint: chosen, startedMs } = held;
-  const { attempts = 1, servedBy } = completion;
-  const server = toServer(held, servedBy);
-  if (attempts > 1) {
-    chosen.times.ended(lease, { kind: 'failed' }, nowMs);
+  const server = toServer(held, completion.servedBy);
+  if ((completion.attempts ?? 1) > 1) {
+    const failed: Judgement = { endpoint: chosen, outcome: { kind: 'failed' } };
     const outcome = toOutcome(completion, undefined, nowMs - startedMs);
-    if (outcome.kind === 'answered') server?.times.ended(lease, { ...outcome, firstByteMs: undefined }, nowMs);
-    else if (outcome.kind === 'failed') server?.times.ended(lease, outcome, nowMs);
-    return;
+    // Where it was retried on the same endpoint, that failed once, whatever came of it then.
+    if (server === undefined || (outcome.kind !== 'answered' && outcome.kind !== 'failed')) return [failed];
+    return [failed, { endpoint: server, outcome: outcome.kind === 'answered' ? { ...outcome, firstByteMs: undefined } : outcome }];
   }
-  if (server === chosen) {
-    chosen.times.ended(lease, toOutcome(completion, chosen.times.firstTokenOf(lease), nowMs - startedMs), nowMs);
-    return;
+  if (server === undefined) return [];
+  return [{ endpoint: server, outcome: toOutcome(completion, chosen.times.firstTokenOf(lease), nowMs - startedMs) }];
+}
+
+/** Takes the end of a request into the times of the endpoints it touched. */
+export function measureEnd(held: Reservation, completion: Completion, nowMs: number): void {
+  const { lease, endpoint: chosen } = held;
+  const judgements = judgeEnd(held, completion, nowMs);
+  const server = toServer(held, completion.servedBy);
+  if ((completion.attempts ?? 1) <= 1 && server !== chosen) {
+    const ttftMs = chosen.times.takeFirstToken(lease);
+    if (ttftMs !== undefined) server?.times.firstToken(lease, ttftMs, nowMs);
   }
-  const ttftMs = chosen.times.takeFirstToken(lease);
-  if (server === undefined) return;
-  if (ttftMs !== undefined) server.times.firstToken(lease, ttftMs, nowMs);
-  server.times.ended(lease, toOutcome(completion, ttftMs, nowMs - startedMs), nowMs);
+  for (const { endpoint, outcome } of judgements) endpoint.times.ended(lease, outcome, nowMs);
 }
 
 /** Envoy tells no data-parallel rank: it is the chosen one's, which the request carries wherever it goes. */

@@ -32,7 +32,7 @@ export const slowStart = defineFilter({
     const decisionOf = perDecision(({ pool, affinityKey, draw, nowMs }) => {
       let furthest = 0;
       for (const endpoint of pool.endpoints) {
-        if (endpoint.state === 'ready') furthest = Math.max(furthest, rampOf(endpoint, nowMs));
+        if (endpoint.state === 'ready' || endpoint.state === 'warming') furthest = Math.max(furthest, rampOf(endpoint, nowMs));
         if (furthest === 1) break;
       }
       return { furthest, key: apart(affinityKey ?? drawKey(draw)) };
