@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { expectedTtftMs, tokensPerMsDefault, waitingTokens } from './expected-wait.ts';
+import { expectedTtftMs, levelAfter, tokensPerMsDefault, waitingTokens } from './expected-wait.ts';
 import { type EndpointSnapshot, idleEndpoint } from './fleet-snapshot.ts';
 
 const endpoint = (changes: Partial<EndpointSnapshot>): EndpointSnapshot => ({ ...idleEndpoint('10.0.0.1:80'), ...changes });
@@ -42,5 +42,38 @@ describe('expectedTtftMs', () => {
     expect(expectedTtftMs(endpoint(busy), 900, 45, 1_040)).toBeCloseTo(80, 9);
     expect(expectedTtftMs(endpoint({ ...busy, weight: 2 }), 900, 45, 1_000)).toBeCloseTo(60, 9);
     expect(tokensPerMsDefault).toBe(45);
+  });
+});
+
+describe('levelAfter', () => {
+  const level = (tokens: number, ...columns: readonly (readonly [waiting: number, weight: number])[]): number =>
+    levelAfter(
+      tokens,
+      columns.map(([, weight]) => ({ weight })),
+      columns.map(([waiting]) => waiting),
+    );
+
+  it.each<[string, number, readonly (readonly [number, number])[], number]>([
+    ['one endpoint takes all', 100, [[50, 1]], 150],
+    ['equal ones share', 100, [[50, 1], [50, 1]], 100],
+    ['the least loaded takes all while it stays below the others', 100, [[0, 1], [200, 1], [900, 1]], 100],
+    ['then the next takes part', 500, [[0, 1], [300, 1], [600, 1]], 400],
+    ['then all', 900, [[0, 1], [300, 1], [600, 1]], 600],
+    ['by weight', 400, [[0, 3], [100, 1]], 125],
+    ['nothing poured: as high as the lowest', 0, [[700, 1], [300, 2]], 150],
+  ])('%s', (_case, tokens, columns, height) => {
+    expect(level(tokens, ...columns)).toBeCloseTo(height, 9);
+    expect(level(tokens, ...[...columns].reverse())).toBeCloseTo(height, 9);
+  });
+
+  it('is where what was poured has just gone in', () => {
+    const columns = fc.array(fc.tuple(fc.nat({ max: 100_000 }), fc.constantFrom(0.5, 1, 3)), { minLength: 1, maxLength: 20 });
+    fc.assert(
+      fc.property(columns, fc.integer({ min: 1, max: 1_000_000 }), (all, tokens) => {
+        const height = level(tokens, ...all);
+        const taken = all.reduce((sum, [waiting, weight]) => sum + Math.max(0, height * weight - waiting), 0);
+        expect(taken).toBeCloseTo(tokens, 3);
+      }),
+    );
   });
 });

@@ -21,3 +21,24 @@ export function waitingTokens(endpoint: EndpointSnapshot, tokensPerMs: number, n
 export function expectedTtftMs(endpoint: EndpointSnapshot, uncachedTokens: number, tokensPerMs: number, nowMs: number): number {
   return (waitingTokens(endpoint, tokensPerMs, nowMs) + uncachedTokens) / (tokensPerMs * endpoint.weight);
 }
+
+/**
+ * How high work stands after `tokens` more were poured over the endpoints, always where least waits: in tokens for each unit of weight.
+ * Endpoints that had more than that waiting got nothing of it. `waiting` in the order of `endpoints`, of which there is at least one.
+ */
+export function levelAfter(tokens: number, endpoints: readonly { readonly weight: number }[], waiting: readonly number[]): number {
+  let level = Infinity;
+  // Over ever fewer endpoints, and so ever lower, until all that are counted get some: no sorting, few rounds.
+  for (;;) {
+    let weights = 0;
+    let poured = tokens;
+    endpoints.forEach(({ weight }, i) => {
+      const work = waiting[i] ?? 0;
+      if (work >= level * weight) return;
+      weights += weight;
+      poured += work;
+    });
+    if (weights === 0 || poured / weights >= level) return level;
+    level = poured / weights;
+  }
+}
