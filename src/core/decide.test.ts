@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { inputFor } from '../../test/decision-under-test.ts';
 import { atLimit, contextTooLong, decide, kvFull } from './decide.ts';
-import type { NoneCause } from './decision.ts';
+import { countRejections, type NoneCause } from './decision.ts';
 import { type EndpointSnapshot, idleEndpoint } from './fleet-snapshot.ts';
 import type { DecisionInput, Filter, Policy, Scorer } from './policy.ts';
 
@@ -149,6 +149,29 @@ describe('decide', () => {
     const reckoning: Policy = { ...made, picker: { name: 'p', run: (order) => ({ order, reason: 'why', home: undefined, costs: order.map((_, i) => i) }) } };
     expect(decide(reckoning, input(endpoints)).trace).toMatchObject({ candidates: [a, c], costs: [0, 1] });
     expect('costs' in decide(made, input(endpoints)).trace).toBe(false);
+  });
+
+  it('names the best, and all others and why they were left out as they were then, though it is read later', () => {
+    const fleet = endpoints.map((one) => ({ ...one }));
+    const made = policy([({ requests, address }) => (address === a && requests === 0 ? 'idle' : undefined)], [[(all) => all.map(({ requests }) => requests), 1]]);
+    const decision = decide(made, input(fleet));
+    for (const one of fleet) one.requests = 7;
+    expect(decision).toMatchObject({ kind: 'route', best: [b, c], addresses: [b, c] });
+    expect(decision.trace).toMatchObject({ candidates: [b, c], rejections: [{ address: a, filter: 'filter-0', reason: 'idle' }], scores: [{ ratings: [0, 0] }] });
+    expect(decision.trace.rejectionCounts).toEqual([{ filter: 'filter-0', reason: 'idle', count: 1 }]);
+    expect(decision.trace.endpoints).toBe(3);
+  });
+
+  it('counts what was left out by filter and reason', () => {
+    const { trace } = decide(policy([rejecting({ [a]: 'x', [b]: 'y' }), rejecting({ [c]: 'x' })]), input([...endpoints, endpoint('10.0.0.4:80')], [a, b, c]));
+    expect(trace.rejectionCounts).toEqual([
+      { filter: 'subset', reason: 'outside-subset', count: 1 },
+      { filter: 'filter-0', reason: 'x', count: 1 },
+      { filter: 'filter-0', reason: 'y', count: 1 },
+      { filter: 'filter-1', reason: 'x', count: 1 },
+    ]);
+    const { rejections } = trace;
+    expect(countRejections({ rejections })).toEqual(trace.rejectionCounts);
   });
 
   describe('subset', () => {

@@ -1,7 +1,7 @@
-import type { Decision, NoneCause, Rejection } from './decision.ts';
+import { countRejections, type Decision, type DecisionTrace, type NoneCause, type Rejection, type RejectionCount } from './decision.ts';
 import { toHostPort } from './data-parallel-rank.ts';
 import type { EndpointSnapshot } from './fleet-snapshot.ts';
-import type { DecisionInput, Policy } from './policy.ts';
+import type { DecisionInput, Filter, Policy, Preference, Step } from './policy.ts';
 
 /** The filter code that means "would serve it, but not now": these make a pool saturated rather than not ready. */
 export const atLimit = 'at-limit';
@@ -13,31 +13,28 @@ export const contextTooLong = 'context-too-long';
 /**
  * Chooses endpoints for one request: subset, filters, scorers, picker. Pure: no clock, chance or memory of its own.
  * The gateway's subset comes before every policy and is matched on address and port (Endpoint Picker Protocol 1.0).
+ *
+ * What nobody may ever ask for is not written out: a decision among thousands of endpoints names a few, and its trace keeps what it takes to
+ * name all of them later. That comes out as it would have at the moment of the decision, however the fleet has changed since.
  */
 export function decide(policy: Policy, input: DecisionInput): Decision {
-  const rejections: Rejection[] = [];
+  const leftOut = new LeftOut();
   const { subset } = input.facts;
   let candidates = input.pool.endpoints;
   if (subset !== undefined) {
-    candidates = candidates.filter(({ address }) => {
-      if (subset.has(toHostPort(address))) return true;
-      rejections.push({ address, filter: 'subset', reason: 'outside-subset' });
-      return false;
-    });
+    candidates = keep({ name: 'subset', run: ({ address }) => (subset.has(toHostPort(address)) ? undefined : 'outside-subset') }, candidates, input, leftOut);
   }
-  for (const filter of policy.filters) if (filter.soft !== true) candidates = applyFilter(filter, candidates, input, rejections);
+  for (const filter of policy.filters) if (filter.soft !== true) candidates = keep(filter, candidates, input, leftOut);
   for (const filter of policy.filters) {
     if (filter.soft !== true || candidates.length === 0) continue;
-    const leftOut: Rejection[] = [];
-    const preferred = applyFilter(filter, candidates, input, leftOut);
-    if (preferred.length === 0) continue;
-    candidates = preferred;
-    rejections.push(...leftOut);
+    const before = leftOut.length;
+    const preferred = keep(filter, candidates, input, leftOut);
+    if (preferred.length === 0) leftOut.cutTo(before);
+    else candidates = preferred;
   }
-
-  const names = candidates.map((endpoint) => endpoint.address);
   if (candidates.length === 0) {
-    return { kind: 'none', cause: causeOfNone(rejections), trace: { policy: policy.name, candidates: names, rejections, scores: [] } };
+    const trace = new LazyTrace(policy.name, candidates, leftOut, []);
+    return { kind: 'none', cause: causeOfNone(countRejections(trace)), trace };
   }
 
   const totals = new Array<number>(candidates.length).fill(0);
@@ -46,36 +43,136 @@ export function decide(policy: Policy, input: DecisionInput): Decision {
     for (let i = 0; i < totals.length; i += 1) totals[i] = (totals[i] ?? 0) + weight * (ratings[i] ?? 0.5);
     return { scorer: name, weight, ratings };
   });
-  const { order, reason, home, costs } = policy.picker.run(candidates, totals, input);
-  return {
-    kind: 'route',
-    addresses: order.map((endpoint) => endpoint.address),
-    reason,
-    home,
-    trace: { policy: policy.name, candidates: names, rejections, scores, ...(costs && { costs }) },
-  };
+  const preference = policy.picker.run(candidates, totals, input);
+  return new LazyRoute(preference, new LazyTrace(policy.name, candidates, leftOut, scores, preference.costs));
 }
 
 /** Those that a filter lets pass, in their order; the same array where it lets all pass. */
-function applyFilter(
-  { name, run }: Policy['filters'][number],
-  candidates: readonly EndpointSnapshot[],
-  input: DecisionInput,
-  rejections: Rejection[],
-): readonly EndpointSnapshot[] {
-  const before = rejections.length;
-  for (const endpoint of candidates) {
+function keep({ name, run }: Step<Filter>, candidates: readonly EndpointSnapshot[], input: DecisionInput, leftOut: LeftOut): readonly EndpointSnapshot[] {
+  let kept: EndpointSnapshot[] | undefined;
+  for (let i = 0; i < candidates.length; i += 1) {
+    const endpoint = candidates[i];
+    if (endpoint === undefined) continue;
     const reason = run(endpoint, input);
-    if (reason !== undefined) rejections.push({ address: endpoint.address, filter: name, reason });
+    if (reason === undefined) {
+      kept?.push(endpoint);
+      continue;
+    }
+    kept ??= candidates.slice(0, i);
+    leftOut.add(endpoint, name, reason);
   }
-  if (rejections.length === before) return candidates;
-  const rejected = new Set(rejections.slice(before).map(({ address }) => address));
-  return candidates.filter(({ address }) => !rejected.has(address));
+  return kept ?? candidates;
 }
 
-function causeOfNone(rejections: readonly Rejection[]): NoneCause {
-  if (rejections.some(({ reason }) => reason === atLimit || reason === kvFull)) return 'saturated';
-  const inside = rejections.filter(({ filter }) => filter !== 'subset');
+function causeOfNone(rejected: readonly RejectionCount[]): NoneCause {
+  if (rejected.some(({ reason }) => reason === atLimit || reason === kvFull)) return 'saturated';
+  const inside = rejected.filter(({ filter }) => filter !== 'subset');
   if (inside.length > 0 && inside.every(({ reason }) => reason === contextTooLong)) return 'too-long';
-  return inside.length === 0 && rejections.length > 0 ? 'subset' : 'not-ready';
+  return inside.length === 0 && rejected.length > 0 ? 'subset' : 'not-ready';
+}
+
+/** Endpoints that were left out, and why, in three columns. */
+class LeftOut {
+  readonly #endpoints: EndpointSnapshot[] = [];
+  readonly #filters: string[] = [];
+  readonly #reasons: string[] = [];
+
+  get length(): number {
+    return this.#endpoints.length;
+  }
+
+  add(endpoint: EndpointSnapshot, filter: string, reason: string): void {
+    this.#endpoints.push(endpoint);
+    this.#filters.push(filter);
+    this.#reasons.push(reason);
+  }
+
+  /** Forgets all but the first so many. */
+  cutTo(length: number): void {
+    this.#endpoints.length = length;
+    this.#filters.length = length;
+    this.#reasons.length = length;
+  }
+
+  toRejections(): Rejection[] {
+    return this.#endpoints.map(({ address }, i) => ({ address, filter: this.#filters[i] ?? '', reason: this.#reasons[i] ?? '' }));
+  }
+
+  /** In the order in which each filter and reason came up first. */
+  toCounts(): RejectionCount[] {
+    const counts: { filter: string; reason: string; count: number }[] = [];
+    // Many endpoints in a row are mostly left out for the same reason, and there are few reasons.
+    let last: (typeof counts)[number] | undefined;
+    for (let i = 0; i < this.#endpoints.length; i += 1) {
+      const filter = this.#filters[i] ?? '';
+      const reason = this.#reasons[i] ?? '';
+      if (last?.reason !== reason || last.filter !== filter) {
+        last = counts.find((known) => known.filter === filter && known.reason === reason);
+        if (last === undefined) counts.push((last = { filter, reason, count: 0 }));
+      }
+      last.count += 1;
+    }
+    return counts;
+  }
+}
+
+const noCounts: readonly RejectionCount[] = [];
+
+class LazyTrace implements DecisionTrace {
+  readonly policy: string;
+  readonly scores: DecisionTrace['scores'];
+  declare readonly costs?: readonly number[];
+  readonly #candidates: readonly EndpointSnapshot[];
+  readonly #leftOut: LeftOut;
+  #names: readonly string[] | undefined;
+  #rejections: readonly Rejection[] | undefined;
+  #counts: readonly RejectionCount[] | undefined;
+
+  constructor(policy: string, candidates: readonly EndpointSnapshot[], leftOut: LeftOut, scores: DecisionTrace['scores'], costs?: readonly number[]) {
+    this.policy = policy;
+    this.scores = scores;
+    this.#candidates = candidates;
+    this.#leftOut = leftOut;
+    if (costs !== undefined) this.costs = costs;
+  }
+
+  get candidates(): readonly string[] {
+    return (this.#names ??= this.#candidates.map(({ address }) => address));
+  }
+
+  get rejections(): readonly Rejection[] {
+    return (this.#rejections ??= this.#leftOut.toRejections());
+  }
+
+  get rejectionCounts(): readonly RejectionCount[] {
+    return (this.#counts ??= this.#leftOut.length === 0 ? noCounts : this.#leftOut.toCounts());
+  }
+
+  get endpoints(): number {
+    return this.#candidates.length + this.#leftOut.length;
+  }
+}
+
+type Route = Extract<Decision, { kind: 'route' }>;
+
+class LazyRoute implements Route {
+  readonly kind = 'route';
+  readonly reason: string;
+  readonly home: string | undefined;
+  readonly best: readonly string[];
+  readonly trace: DecisionTrace;
+  readonly #preference: Preference;
+  #addresses: readonly string[] | undefined;
+
+  constructor(preference: Preference, trace: DecisionTrace) {
+    this.reason = preference.reason;
+    this.home = preference.home;
+    this.best = (preference.best ?? preference.order).map(({ address }) => address);
+    this.trace = trace;
+    this.#preference = preference;
+  }
+
+  get addresses(): readonly string[] {
+    return (this.#addresses ??= this.#preference.order.map(({ address }) => address));
+  }
 }

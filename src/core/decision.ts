@@ -7,11 +7,22 @@ export interface Rejection {
   readonly reason: string;
 }
 
-/** Everything needed to tell afterwards how a decision came about. */
+/** How many endpoints a filter left out for the same reason. */
+export interface RejectionCount {
+  readonly filter: string;
+  readonly reason: string;
+  readonly count: number;
+}
+
+/** Everything needed to tell afterwards how a decision came about. Its lists may be written out only when they are read. */
 export interface DecisionTrace {
   readonly policy: string;
   readonly candidates: readonly string[];
   readonly rejections: readonly Rejection[];
+  /** The same counted, for whoever needs no more: to write out thousands costs time. Absent: count them. */
+  readonly rejectionCounts?: readonly RejectionCount[];
+  /** Endpoints that `candidates` and `rejections` name; absent: count them. */
+  readonly endpoints?: number;
   /** Each scorer's ratings, in the candidates' order. */
   readonly scores: readonly { readonly scorer: string; readonly weight: number; readonly ratings: readonly number[] }[];
   /** The picker's costs, in the candidates' order, where it weighs costs; lower is better. */
@@ -30,6 +41,8 @@ export type Decision =
       readonly kind: 'route';
       /** Addresses, best first; never empty. The rest are what Envoy should try when the first fails. */
       readonly addresses: readonly string[];
+      /** The first of `addresses`, a few of them or all; absent: `addresses` costs nothing. */
+      readonly best?: readonly string[];
       /** Stable code for what tipped it, such as `affinity-home`. */
       readonly reason: string;
       /** The session's first choice by hash, where the policy has one. */
@@ -41,3 +54,14 @@ export type Decision =
       readonly cause: NoneCause;
       readonly trace: DecisionTrace;
     };
+
+/** What was left out, counted by filter and reason, in the order in which each came up first. */
+export function countRejections(trace: Pick<DecisionTrace, 'rejections' | 'rejectionCounts'>): readonly RejectionCount[] {
+  if (trace.rejectionCounts !== undefined) return trace.rejectionCounts;
+  const counts = new Map<string, RejectionCount>();
+  for (const { filter, reason } of trace.rejections) {
+    const name = `${filter}:${reason}`;
+    counts.set(name, { filter, reason, count: (counts.get(name)?.count ?? 0) + 1 });
+  }
+  return [...counts.values()];
+}

@@ -1,4 +1,5 @@
-import type { Decision, NoneCause } from './decision.ts';
+import type { CachedTokens } from './cached-tokens.ts';
+import { countRejections, type Decision, type NoneCause } from './decision.ts';
 import type { RequestFacts } from './request-facts.ts';
 
 /** What a second policy would have done with the same request; see `compareWithShadow`. */
@@ -25,7 +26,7 @@ export interface Considered {
   /** Prompt length reckoned with, in tokens. */
   readonly promptTokens: number;
   /** Tokens of the prompt believed to be cached, by address; empty where the policy does not look. */
-  readonly cachedTokens: ReadonlyMap<string, number>;
+  readonly cachedTokens: CachedTokens;
   readonly shadow?: ShadowComparison | undefined;
 }
 
@@ -281,12 +282,12 @@ export function summarize(
   const last = considered.at(-1);
   if (last !== undefined) {
     const { pool, decision, cachedTokens, shadow } = last;
-    const { policy, candidates, rejections, costs } = decision.trace;
+    const { policy, candidates, costs } = decision.trace;
     parts.push(`pool=${pool}`, `policy=${policy}`);
     if (decision.kind === 'none') {
       parts.push(`cause=${decision.cause}`);
     } else {
-      const [chosen = ''] = decision.addresses;
+      const [chosen = '', next] = decision.best ?? decision.addresses;
       parts.push(`endpoint=${told ?? chosen}`, `reason=${decision.reason}`);
       if (told !== undefined && told !== chosen) parts.push(`chosen=${chosen}`);
       if (decision.home !== undefined) parts.push(`home=${decision.home}`);
@@ -296,15 +297,13 @@ export function summarize(
       if (score !== undefined) parts.push(`score=${toDigits(score)}`);
       const cached = cachedTokens.get(chosen);
       if (cached !== undefined) parts.push(`cached=${cached}`);
-      const next = decision.addresses[1];
       if (next !== undefined) parts.push(`next=${next}`);
     }
     parts.push(`candidates=${candidates.length}`);
-    const counts = new Map<string, number>();
-    for (const { filter, reason } of rejections) counts.set(`${filter}:${reason}`, (counts.get(`${filter}:${reason}`) ?? 0) + 1);
-    if (counts.size > 0) {
-      const shown = [...counts].slice(0, filtersShownMax).map(([name, count]) => `${name}*${count}`);
-      parts.push(`left-out=${shown.join(',')}${counts.size > shown.length ? ',...' : ''}`);
+    const counts = countRejections(decision.trace);
+    if (counts.length > 0) {
+      const shown = counts.slice(0, filtersShownMax).map(({ filter, reason, count }) => `${filter}:${reason}*${count}`);
+      parts.push(`left-out=${shown.join(',')}${counts.length > shown.length ? ',...' : ''}`);
     }
     if (considered.length > 1) parts.push(`passed-over=${considered.slice(0, -1).map((earlier) => earlier.pool).join(',')}`);
     if (shadow !== undefined) parts.push(`shadow=${shadow.policy}:${shadow.outcome}`);

@@ -1,7 +1,37 @@
 import { type Hash64, hashName } from './hash.ts';
 
-/** Whether an endpoint may be sent requests, and why not. */
-export type EndpointState = 'ready' | 'not-ready' | 'ejected' | 'draining';
+/** Where an endpoint stands, and so whether it may be sent requests. */
+export type EndpointState =
+  /** Known, and not yet shown able to serve: no probe has passed, or its model is still being loaded. */
+  | 'joining'
+  /** Able to serve since a moment ago: takes a growing part of its share. */
+  | 'warming'
+  | 'ready'
+  /** Up, but much slower than its peers: takes requests only where no other can. */
+  | 'slow'
+  /** Failed or was slow, and takes a few trial requests now. */
+  | 'half-open'
+  /** Failed too often: takes nothing until its back-off is over. */
+  | 'ejected'
+  /** Cannot serve, say the probes or an operator. */
+  | 'not-ready'
+  /** Leaves: takes no new requests, finishes those it has. */
+  | 'draining'
+  /** Kept in reserve: joins when its pool is under pressure. */
+  | 'standby';
+
+/** Every state, in the order of an endpoint's life. */
+export const endpointStates = [
+  'joining',
+  'warming',
+  'ready',
+  'slow',
+  'half-open',
+  'ejected',
+  'not-ready',
+  'draining',
+  'standby',
+] as const satisfies readonly EndpointState[];
 
 /** How long responses of one endpoint take, over its last requests; failures are left out, so that failing fast does not look fast. */
 export interface LatencySnapshot {
@@ -41,6 +71,8 @@ export interface EndpointSnapshot {
   readonly weight: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly state: EndpointState;
+  /** Trial requests that a half-open endpoint still takes now; 0 in every other state. */
+  readonly trialsFree: number;
   /** Router's clock when the endpoint last became ready, in ms; undefined: it was ready from the start. */
   readonly readySinceMs: number | undefined;
   /** Most requests in flight that the configuration allows here; undefined: no limit. */
@@ -82,6 +114,7 @@ export function idleEndpoint(address: string): EndpointSnapshot {
     weight: 1,
     labels: {},
     state: 'ready',
+    trialsFree: 0,
     readySinceMs: undefined,
     requestsMax: undefined,
     contextTokensMax: undefined,

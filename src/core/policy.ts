@@ -1,3 +1,4 @@
+import type { CachedTokens } from './cached-tokens.ts';
 import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
 import type { AffinityKey } from './hash.ts';
 import type { FactNeed, RequestFacts } from './request-facts.ts';
@@ -13,9 +14,11 @@ export interface DecisionInput {
   /** Prompt length to reckon with, in tokens: the request's own, else the pool's running mean. */
   readonly promptTokens: number;
   /** Tokens of this prompt that an endpoint's cache is believed to hold, by address; an endpoint left out holds none. */
-  readonly cachedTokens: ReadonlyMap<string, number>;
+  readonly cachedTokens: CachedTokens;
   /** Routers that send to this pool at the same time, this one included; absent: this one alone. */
   readonly routers?: number;
+  /** Uncached prompt tokens that the other routers are believed to send to this pool at this moment, unheard of yet; absent: none. */
+  readonly unheardTokens?: number;
   /** Milliseconds of the router's clock. */
   readonly nowMs: number;
   /** Random, even in [0, 1): breaks ties. */
@@ -30,9 +33,15 @@ export type Filter = (endpoint: EndpointSnapshot, input: DecisionInput) => strin
 /** Rates every candidate from 0 to 1, higher is better, in the candidates' order. What is unknown rates 0.5. */
 export type Scorer = (candidates: readonly EndpointSnapshot[], input: DecisionInput) => readonly number[];
 
+/** How many of the best a picker finds without putting all candidates in order: as many as Envoy is told unless configured otherwise. */
+export const bestMax = 8;
+
 /** Candidates in the order in which they should be tried, and a stable code for what tipped it. */
 export interface Preference {
+  /** All candidates. May be worked out only when it is read; it is that of the moment of the decision all the same. */
   readonly order: readonly EndpointSnapshot[];
+  /** The first of `order`, `bestMax` of them or all; absent: `order` costs nothing. */
+  readonly best?: readonly EndpointSnapshot[];
   readonly reason: string;
   /** The affinity key's first choice, where the picker has one. */
   readonly home: string | undefined;
@@ -40,7 +49,10 @@ export interface Preference {
   readonly costs?: readonly number[];
 }
 
-/** Orders the candidates. `scores` are the weighted sums of all scorers, in the candidates' order; candidates are never empty. */
+/**
+ * Orders the candidates. `scores` are the weighted sums of all scorers, in the candidates' order; candidates are never empty, and come in the
+ * order of the pool's endpoints.
+ */
 export type Picker = (candidates: readonly EndpointSnapshot[], scores: readonly number[], input: DecisionInput) => Preference;
 
 /** A strategy in its place in a policy, under the name that traces and metrics show. */

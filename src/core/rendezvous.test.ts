@@ -1,6 +1,7 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createAffinityHasher, hashName } from './hash.ts';
-import { rendezvousClaim, rendezvousOrder } from './rendezvous.ts';
+import { rendezvousBest, rendezvousClaim, rendezvousHome, rendezvousOrder } from './rendezvous.ts';
 
 const hash = createAffinityHasher('test-secret');
 
@@ -110,6 +111,29 @@ describe('rendezvousOrder', () => {
     const twin = membersOf(1)[0]!;
     const twins = ['a', 'b', 'c'].map((address) => ({ ...twin, address }));
     expect(rendezvousOrder(hash('', 'alice'), twins).map(({ address }) => address)).toEqual(['a', 'b', 'c']);
+  });
+});
+
+describe('rendezvousBest', () => {
+  it('finds what comes first when all are ordered, whatever weights and refusals', () => {
+    const weight = fc.oneof(fc.constant(1), fc.constantFrom(2, 0.5, 1_000, 1e-9), fc.double({ min: 1e-6, max: 1e6, noNaN: true }));
+    fc.assert(
+      fc.property(fc.string(), fc.array(fc.tuple(weight, fc.boolean()), { maxLength: 200 }), fc.nat({ max: 10 }), (session, made, max) => {
+        const key = hash('', session);
+        const members = membersOf(made.length, (i) => made[i]![0]);
+        const takes = (i: number): boolean => made[i]![1];
+        const order = rendezvousOrder(key, members);
+        expect(rendezvousBest(key, members, max)).toEqual(order.slice(0, max));
+        expect(rendezvousBest(key, members, max, takes)).toEqual(order.filter((member) => takes(members.indexOf(member))).slice(0, max));
+        expect(rendezvousHome(key, members)).toBe(order[0]);
+      }),
+    );
+  });
+
+  it('members of equal claim keep their order', () => {
+    const twin = membersOf(1)[0]!;
+    const twins = ['a', 'b', 'c', 'd'].map((address) => ({ ...twin, address }));
+    expect(rendezvousBest(hash('', 'alice'), twins, 2)).toEqual(twins.slice(0, 2));
   });
 });
 

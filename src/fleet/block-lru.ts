@@ -2,12 +2,19 @@
 
 const none = -1;
 
+/** Hears what a set of blocks takes in and forgets. */
+export interface BlockChanges {
+  added(block: number): void;
+  removed(block: number): void;
+}
+
 /**
  * A set of block hashes that forgets the least recently touched: what an endpoint's prefix cache is believed to hold. Kept in typed
  * arrays, some 24 bytes a block, that grow with use: there is one for each endpoint, and none may eat the memory.
  */
 export class BlockLru {
   readonly #blocksMax: number;
+  readonly #changes: BlockChanges | undefined;
   #size = 0;
   /** By slot: the block, and its neighbours in order of use. */
   #blocks: Float64Array;
@@ -18,8 +25,10 @@ export class BlockLru {
   /** Open addressing with linear probing: slot + 1, or 0 for nothing. Twice the slots, so that probes stay short. */
   #table: Int32Array;
 
-  constructor(blocksMax: number) {
+  /** `changes` is told of each block that comes and goes. */
+  constructor(blocksMax: number, changes?: BlockChanges) {
     this.#blocksMax = Math.max(1, blocksMax);
+    this.#changes = changes;
     const slots = Math.min(64, this.#blocksMax);
     this.#blocks = new Float64Array(slots);
     this.#newer = new Int32Array(slots);
@@ -31,11 +40,17 @@ export class BlockLru {
     return this.#blocksMax;
   }
 
-  /** The same with another bound: of too many, the latest used stay. */
+  /** The same with another bound: of too many, the latest used stay. This one is not to be used any more. */
   resized(blocksMax: number): BlockLru {
-    const resized = new BlockLru(blocksMax);
+    const resized = new BlockLru(blocksMax, this.#changes);
+    this.drop();
     for (let slot = this.#oldest; slot !== none; slot = this.#newer[slot]!) resized.touch(this.#blocks[slot]!);
     return resized;
+  }
+
+  /** Tells that all blocks are gone. Not to be used any more. */
+  drop(): void {
+    for (let slot = this.#oldest; slot !== none; slot = this.#newer[slot]!) this.#changes?.removed(this.#blocks[slot]!);
   }
 
   get size(): number {
@@ -74,6 +89,7 @@ export class BlockLru {
       const slot = this.#oldest;
       this.#unlink(slot);
       this.#removeFromTable(this.#find(this.#blocks[slot]!));
+      this.#changes?.removed(this.#blocks[slot]!);
       this.#size -= 1;
       this.#add(this.#find(block), slot, block);
     } else {
@@ -86,12 +102,13 @@ export class BlockLru {
     this.#table[at] = slot + 1;
     this.#size += 1;
     this.#link(slot);
+    this.#changes?.added(block);
   }
 
   /** Where a block is in the table, or the free place where it would go. */
   #find(block: number): number {
     const mask = this.#table.length - 1;
-    let at = home(block) & mask;
+    let at = spread(block) & mask;
     for (;;) {
       const slot = this.#table[at]! - 1;
       if (slot === none || this.#blocks[slot] === block) return at;
@@ -104,7 +121,7 @@ export class BlockLru {
     const mask = this.#table.length - 1;
     let gap = at;
     for (let next = (gap + 1) & mask; this.#table[next] !== 0; next = (next + 1) & mask) {
-      const wanted = home(this.#blocks[this.#table[next]! - 1]!) & mask;
+      const wanted = spread(this.#blocks[this.#table[next]! - 1]!) & mask;
       // Whether the entry's probing passes the gap before it comes to where it is.
       if (((next - wanted) & mask) < ((next - gap) & mask)) continue;
       this.#table[gap] = this.#table[next]!;
@@ -153,7 +170,7 @@ function grown(array: Int32Array, length: number): Int32Array {
 }
 
 /** Spreads a block's hash over 32 bits; hashes from traces are small numbers in a row. */
-function home(block: number): number {
+export function spread(block: number): number {
   const low = block | 0;
   const high = Math.floor(block / 0x100000000) | 0;
   const mixed = Math.imul(low ^ Math.imul(high, 0x85ebca6b), 0x9e3779b1);

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { idleEndpoint } from '../core/fleet-snapshot.ts';
 import { prefixBlockTokens } from '../core/request-facts.ts';
 import { blocksPerEndpointDefault, CacheView, type CachedPrompt } from './cache-view.ts';
 
@@ -221,6 +222,7 @@ describe('whatever is noted', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 30 }), prompt, (steps, asked) => {
         const view = new CacheView(3);
+        const endpoints = ['10.0.0.0:80', one, two, three, four, '10.0.0.9:80'].map(idleEndpoint);
         const filled = new Set<string>();
         for (const it of steps) {
           if (it.kind === 'note') {
@@ -230,7 +232,11 @@ describe('whatever is noted', () => {
             view.forget(it.address);
             filled.delete(it.address);
           }
-          for (const [at, tokens] of view.cachedTokens(asked)) {
+          const found = view.cachedTokens(asked);
+          const looked = view.lookUp(asked, endpoints);
+          expect(endpoints.map(({ address }) => looked.get(address))).toEqual(endpoints.map(({ address }) => found.get(address)));
+          if (looked.column !== undefined) expect([...looked.column.tokens]).toEqual(endpoints.map(({ address }) => found.get(address) ?? 0));
+          for (const [at, tokens] of found) {
             expect(filled).toContain(at);
             expect(tokens).toBeGreaterThan(0);
             expect(tokens).toBeLessThan(asked.promptTokens);

@@ -1,5 +1,8 @@
 import { LRUCache } from 'lru-cache';
+import type { CachedTokens } from '../core/cached-tokens.ts';
+import type { EndpointSnapshot } from '../core/fleet-snapshot.ts';
 import { prefixBlockTokens } from '../core/request-facts.ts';
+import { BlockHolders } from './block-holders.ts';
 import { BlockLru } from './block-lru.ts';
 
 /** What of a request decides what a cache may hold of it. */
@@ -16,6 +19,12 @@ interface Visit {
   readonly address: string;
   readonly tokens: number;
   readonly generation: number;
+}
+
+/** An endpoint's blocks, and the number by which the pool's `BlockHolders` knows it. */
+interface Holder {
+  readonly slot: number;
+  blocks: BlockLru;
 }
 
 /** Where a session was last, and how long its prompt was then. */
@@ -43,9 +52,16 @@ const blocksMax = 2_000_000;
  */
 export class CacheView {
   /** Of one endpoint, for the memory's sake. */
-  readonly #blocksMax: number;
+  #blocksMax: number;
   readonly #kvTokensOf: (address: string) => number | undefined;
-  readonly #endpoints = new Map<string, BlockLru>();
+  readonly #endpoints = new Map<string, Holder>();
+  readonly #holders = new BlockHolders();
+  /** Slots that were given back. */
+  readonly #freeSlots: number[] = [];
+  /** Slots given so far, those given back included. */
+  #slots = 0;
+  /** For the endpoints last asked about, the slot of each in their order, -1 for none; undefined: to be made again. */
+  #slotsInOrder: { readonly endpoints: readonly EndpointSnapshot[]; readonly slots: Int32Array } | undefined;
   /** Made when the first session comes: it takes its memory, some MB, at once, and many pools have policies that never ask. */
   #sessions: LRUCache<string, Session> | undefined;
   /** How often endpoints were emptied: visits from before are void. */
@@ -53,8 +69,13 @@ export class CacheView {
 
   /** `endpoints`: how many share the memory. `kvTokensOf`: size of an endpoint's KV cache in tokens, as far as it is known. */
   constructor(endpoints: number, kvTokensOf: (address: string) => number | undefined = () => undefined) {
-    this.#blocksMax = Math.max(256, Math.floor(blocksMax / Math.max(1, endpoints)));
+    this.#blocksMax = shareOfBlocks(endpoints);
     this.#kvTokensOf = kvTokensOf;
+  }
+
+  /** From now on so many endpoints share the memory. What one holds is cut down, or may grow, when it is next sent a prompt. */
+  shareAmong(endpoints: number): void {
+    this.#blocksMax = shareOfBlocks(endpoints);
   }
 
   /** A prompt was sent to an endpoint: its cache holds it from now on. */
@@ -72,25 +93,61 @@ export class CacheView {
   }
 
   /** Tokens of a prompt that endpoints are believed to hold, by address; of every prompt at least one token is left to compute. */
-  cachedTokens({ keyId, promptTokens, prefixHashes }: CachedPrompt): ReadonlyMap<string, number> {
+  cachedTokens(prompt: CachedPrompt): ReadonlyMap<string, number> {
+    const tokens = this.#tokensBySlot(prompt);
     const cached = new Map<string, number>();
-    const tokensMax = promptTokens - 1;
-    if (tokensMax <= 0) return cached;
-    const note = (address: string, tokens: number): void => {
-      if (tokens > (cached.get(address) ?? 0)) cached.set(address, Math.min(tokens, tokensMax));
-    };
-    if (prefixHashes.length > 0) {
-      for (const [address, held] of this.#endpoints) note(address, held.countLeading(prefixHashes) * prefixBlockTokens);
-      return cached;
-    }
-    const session = keyId === undefined ? undefined : this.#sessions?.get(keyId);
-    if (session === undefined) return cached;
-    for (const { address, tokens, generation } of session.visits) if (generation === this.#generationOf(address)) note(address, tokens);
-    const { distinct } = session;
-    if (distinct !== undefined) {
-      for (const [address, held] of this.#endpoints) if (held.has(distinct.block)) note(address, (distinct.index + 1) * prefixBlockTokens);
+    if (tokens === undefined) return cached;
+    for (const [address, { slot }] of this.#endpoints) {
+      const held = tokens[slot] ?? 0;
+      if (held > 0) cached.set(address, held);
     }
     return cached;
+  }
+
+  /** The same for the endpoints of a pool, in a column. */
+  lookUp(prompt: CachedPrompt, endpoints: readonly EndpointSnapshot[]): CachedTokens {
+    const bySlot = this.#tokensBySlot(prompt);
+    if (bySlot === undefined) return nothingCached;
+    const slots = this.#slotsOf(endpoints);
+    const tokens = new Float64Array(endpoints.length);
+    for (let i = 0; i < tokens.length; i += 1) {
+      const slot = slots[i] ?? -1;
+      if (slot !== -1) tokens[i] = bySlot[slot] ?? 0;
+    }
+    return new CachedColumn(endpoints, tokens);
+  }
+
+  /** Undefined: nobody holds anything. */
+  #tokensBySlot({ keyId, promptTokens, prefixHashes }: CachedPrompt): Float64Array | undefined {
+    const tokensMax = promptTokens - 1;
+    if (tokensMax <= 0) return undefined;
+    if (prefixHashes.length > 0) {
+      if (this.#holders.count(prefixHashes[0] ?? NaN) === 0) return undefined;
+      const tokens = new Float64Array(this.#slots);
+      this.#holders.countLeading(prefixHashes, tokens);
+      for (let slot = 0; slot < tokens.length; slot += 1) tokens[slot] = Math.min((tokens[slot] ?? 0) * prefixBlockTokens, tokensMax);
+      return tokens;
+    }
+    const session = keyId === undefined ? undefined : this.#sessions?.get(keyId);
+    if (session === undefined) return undefined;
+    const tokens = new Float64Array(this.#slots);
+    const note = (slot: number, held: number): void => {
+      tokens[slot] = Math.max(tokens[slot] ?? 0, Math.min(held, tokensMax));
+    };
+    for (const { address, tokens: held, generation } of session.visits) {
+      const holder = this.#endpoints.get(address);
+      if (holder !== undefined && generation === this.#generationOf(address)) note(holder.slot, held);
+    }
+    const { distinct } = session;
+    if (distinct !== undefined) this.#holders.forEach(distinct.block, (slot) => note(slot, (distinct.index + 1) * prefixBlockTokens));
+    return tokens;
+  }
+
+  #slotsOf(endpoints: readonly EndpointSnapshot[]): Int32Array {
+    if (this.#slotsInOrder?.endpoints !== endpoints) {
+      this.#slotsInOrder = { endpoints, slots: Int32Array.from(endpoints, ({ address }) => this.#endpoints.get(address)?.slot ?? -1) };
+    }
+    return this.#slotsInOrder.slots;
   }
 
   /** Whether a session's body was seen once: reading it again would add little. */
@@ -100,7 +157,13 @@ export class CacheView {
 
   /** An endpoint starts with an empty cache. */
   forget(address: string): void {
-    this.#endpoints.delete(address);
+    const holder = this.#endpoints.get(address);
+    if (holder !== undefined) {
+      holder.blocks.drop();
+      this.#endpoints.delete(address);
+      this.#freeSlots.push(holder.slot);
+      this.#slotsInOrder = undefined;
+    }
     this.#generations.set(address, this.#generationOf(address) + 1);
   }
 
@@ -112,23 +175,59 @@ export class CacheView {
     const kvTokens = this.#kvTokensOf(address);
     const wanted = kvTokens === undefined ? blocksPerEndpointDefault : Math.max(1, Math.floor(kvTokens / prefixBlockTokens));
     const bound = Math.min(wanted, this.#blocksMax);
-    let held = this.#endpoints.get(address);
-    if (held?.blocksMax === bound) return held;
-    held = held?.resized(bound) ?? new BlockLru(bound);
-    this.#endpoints.set(address, held);
-    return held;
+    const holder = this.#endpoints.get(address);
+    if (holder !== undefined) {
+      if (holder.blocks.blocksMax !== bound) holder.blocks = holder.blocks.resized(bound);
+      return holder.blocks;
+    }
+    const slot = this.#freeSlots.pop() ?? this.#slots;
+    this.#slots = Math.max(this.#slots, slot + 1);
+    const blocks = new BlockLru(bound, {
+      added: (block) => this.#holders.add(block, slot),
+      removed: (block) => this.#holders.remove(block, slot),
+    });
+    this.#endpoints.set(address, { slot, blocks });
+    this.#slotsInOrder = undefined;
+    return blocks;
   }
 
   #distinct(session: Session | undefined, blocks: readonly number[]): Session['distinct'] {
     const known = session?.distinct;
     if (known !== undefined && blocks[known.index] === known.block) return known;
     for (const [index, block] of blocks.entries()) {
-      let holders = 0;
-      for (const held of this.#endpoints.values()) if (held.has(block)) holders += 1;
-      if (holders <= this.#endpoints.size / 2) return { block, index };
+      if (this.#holders.count(block) <= this.#endpoints.size / 2) return { block, index };
     }
     const index = blocks.length - 1;
     const block = blocks[index];
     return block === undefined ? undefined : { block, index };
+  }
+}
+
+function shareOfBlocks(endpoints: number): number {
+  return Math.max(256, Math.floor(blocksMax / Math.max(1, endpoints)));
+}
+
+const nothingCached: CachedTokens = new Map<string, number>();
+
+/** What the endpoints of a pool hold of one prompt. */
+class CachedColumn implements CachedTokens {
+  readonly column: { readonly endpoints: readonly EndpointSnapshot[]; readonly tokens: Float64Array };
+
+  constructor(endpoints: readonly EndpointSnapshot[], tokens: Float64Array) {
+    this.column = { endpoints, tokens };
+  }
+
+  /** Endpoints are sorted by address. */
+  get(address: string): number | undefined {
+    const { endpoints, tokens } = this.column;
+    let low = 0;
+    let high = endpoints.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((endpoints[middle]?.address ?? '') < address) low = middle + 1;
+      else high = middle;
+    }
+    const held = endpoints[low]?.address === address ? (tokens[low] ?? 0) : 0;
+    return held > 0 ? held : undefined;
   }
 }

@@ -1,6 +1,8 @@
 import * as z from 'zod';
 import type { EndpointSnapshot } from '../core/fleet-snapshot.ts';
-import type { DecisionInput } from '../core/policy.ts';
+import type { Hash64 } from '../core/hash.ts';
+import { bestMax, type DecisionInput } from '../core/policy.ts';
+import { rendezvousBest, rendezvousOrder } from '../core/rendezvous.ts';
 
 /** Parameters of every picker whose affinity ends at a bound of load. */
 export const boundParameters = {
@@ -20,15 +22,15 @@ export interface BoundSettings {
   readonly load: 'tokens' | 'requests';
 }
 
-/** Who may take one request. */
+/** Who of the candidates, by index, may take one request. Stays what it was at the moment of the decision. */
 export interface LoadBound {
   /** Whether an endpoint, with this request, carries at most max(bound × mean, mean + slack). */
-  readonly within: (endpoint: EndpointSnapshot) => boolean;
+  readonly within: (index: number) => boolean;
   /**
    * Whether it carries no more than its share of what is there without this request. Where a prompt is larger than every bound it has to
    * go somewhere, and better not to the fullest.
    */
-  readonly below: (endpoint: EndpointSnapshot) => boolean;
+  readonly below: (index: number) => boolean;
 }
 
 /**
@@ -36,29 +38,46 @@ export interface LoadBound {
  * whole fleet's load. The slack is added because a factor alone throws affinity away when two or three requests are in flight.
  */
 export function boundLoad({ bound, slackRequests, load }: BoundSettings, candidates: readonly EndpointSnapshot[], input: DecisionInput): LoadBound {
-  const loadOf = load === 'tokens' ? (e: EndpointSnapshot) => e.promptTokens : (e: EndpointSnapshot) => e.requests;
-  const own = load === 'tokens' ? input.promptTokens : 1;
+  const isTokens = load === 'tokens';
+  const own = isTokens ? input.promptTokens : 1;
+  const loads = new Float64Array(candidates.length);
   let total = own;
   let requests = 1;
   let weights = 0;
-  for (const endpoint of candidates) {
-    total += loadOf(endpoint);
-    requests += endpoint.requests;
+  for (let i = 0; i < candidates.length; i += 1) {
+    const endpoint = candidates[i];
+    if (endpoint === undefined) continue;
+    const count = endpoint.requests;
+    const carried = isTokens ? endpoint.promptTokens : count;
+    loads[i] = carried;
+    total += carried;
+    requests += count;
     weights += endpoint.weight;
   }
+  const loadOf = (index: number): number => loads[index] ?? 0;
+  const weightOf = (index: number): number => candidates[index]?.weight ?? 1;
   const slack = (slackRequests * total) / requests;
   return {
-    within: (endpoint) => {
-      const mean = (total * endpoint.weight) / weights;
-      return loadOf(endpoint) + own <= Math.max(bound * mean, mean + slack);
+    within: (index) => {
+      const mean = (total * weightOf(index)) / weights;
+      return loadOf(index) + own <= Math.max(bound * mean, mean + slack);
     },
-    below: (endpoint) => loadOf(endpoint) <= ((total - own) * endpoint.weight) / weights,
+    below: (index) => loadOf(index) <= ((total - own) * weightOf(index)) / weights,
   };
 }
 
-/** The chosen first, then the rest, each in the order of the whole. */
-export function moveToFront(all: readonly EndpointSnapshot[], chosen: readonly EndpointSnapshot[]): EndpointSnapshot[] {
-  if (chosen.length === all.length) return [...chosen];
-  const first = new Set(chosen);
-  return [...chosen, ...all.filter((endpoint) => !first.has(endpoint))];
+/** Candidates by class, lowest first, and within a class by rendezvous order of the key. `classOf` is asked for indices. */
+export function byClass(key: Hash64, candidates: readonly EndpointSnapshot[], classOf: (index: number) => number): EndpointSnapshot[] {
+  const classes = new Map(candidates.map((endpoint, i) => [endpoint, classOf(i)]));
+  // Sorting is stable.
+  return rendezvousOrder(key, candidates).sort((a, b) => (classes.get(a) ?? 0) - (classes.get(b) ?? 0));
+}
+
+/** The first of `byClass`, `bestMax` of them or all; there are `classes` classes, counted from 0. */
+export function bestByClass(key: Hash64, candidates: readonly EndpointSnapshot[], classes: number, classOf: (index: number) => number): EndpointSnapshot[] {
+  const best: EndpointSnapshot[] = [];
+  for (let wanted = 0; wanted < classes && best.length < bestMax; wanted += 1) {
+    best.push(...rendezvousBest(key, candidates, bestMax - best.length, (i) => classOf(i) === wanted));
+  }
+  return best;
 }

@@ -1,6 +1,8 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { EndpointSnapshot } from '../core/fleet-snapshot.ts';
-import { byScore } from './by-score.ts';
+import { bestMax } from '../core/policy.ts';
+import { bestByScore, byScore } from './by-score.ts';
 
 const endpoints = Array.from({ length: 10 }, (_, i) => ({ address: String(i) }) as EndpointSnapshot);
 
@@ -39,5 +41,22 @@ describe('byScore', () => {
       firsts.set(first, (firsts.get(first) ?? 0) + 1);
     }
     expect(firsts).toEqual(new Map([['0', 500], ['1', 500]]));
+  });
+});
+
+describe('bestByScore', () => {
+  it('finds what comes first when all are ordered, however many are equal', () => {
+    const score = fc.oneof(fc.constantFrom(0, -0, 1, 0.5, -3, Infinity, -Infinity), fc.double({ noNaN: true }));
+    const draw = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
+    fc.assert(
+      fc.property(fc.array(score, { maxLength: 60 }), draw, (scores, at) => {
+        const all = scores.map((_, i) => ({ address: String(i) }) as EndpointSnapshot);
+        expect(bestByScore(all, scores, at)).toEqual(byScore(all, scores, at).slice(0, bestMax));
+      }),
+    );
+  });
+
+  it('takes a score that is missing for 0, as the order does', () => {
+    expect(bestByScore(endpoints, [-1], 0.3)).toEqual(byScore(endpoints, [-1], 0.3).slice(0, bestMax));
   });
 });

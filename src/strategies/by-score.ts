@@ -1,4 +1,5 @@
 import type { EndpointSnapshot } from '../core/fleet-snapshot.ts';
+import { bestMax } from '../core/policy.ts';
 
 /** Candidates by falling score. Equals follow one another in a circle that starts where the draw (in [0, 1)) says. */
 export function byScore(candidates: readonly EndpointSnapshot[], scores: readonly number[], draw: number): EndpointSnapshot[] {
@@ -16,4 +17,71 @@ export function byScore(candidates: readonly EndpointSnapshot[], scores: readonl
     from = to;
   }
   return ordered;
+}
+
+/** Candidates of one score among the best. */
+interface Tie {
+  readonly score: number;
+  /** How many have this score. */
+  size: number;
+  /** Where the first of them comes in the order. */
+  at: number;
+  /** Those of them met so far. */
+  met: number;
+}
+
+/**
+ * The first of `byScore`, `bestMax` of them or all, without ordering all: one look over the scores finds the highest ones and how many
+ * have each, a second one those whose turn the draw makes it.
+ */
+export function bestByScore(candidates: readonly EndpointSnapshot[], scores: readonly number[], draw: number): EndpointSnapshot[] {
+  const { length } = candidates;
+  const ties: Tie[] = [];
+  let lowest = -Infinity;
+  for (let i = 0; i < length; i += 1) {
+    const score = scores[i] ?? 0;
+    if (score < lowest) continue;
+    let rank = 0;
+    let tie = ties[0];
+    while (tie !== undefined && tie.score > score) {
+      rank += 1;
+      tie = ties[rank];
+    }
+    if (tie?.score === score) {
+      tie.size += 1;
+      continue;
+    }
+    ties.splice(rank, 0, { score, size: 1, at: 0, met: 0 });
+    if (ties.length > bestMax) ties.pop();
+    if (ties.length === bestMax) lowest = ties[bestMax - 1]?.score ?? lowest;
+  }
+
+  const count = Math.min(length, bestMax);
+  let taken = 0;
+  let wanted = 0;
+  for (const tie of ties) {
+    if (taken >= count) break;
+    tie.at = taken;
+    taken += tie.size;
+    wanted += 1;
+  }
+  lowest = ties[wanted - 1]?.score ?? -Infinity;
+  const best = candidates.slice(0, count);
+  for (let i = 0; i < length; i += 1) {
+    const score = scores[i] ?? 0;
+    if (score < lowest) continue;
+    let rank = 0;
+    let tie = ties[0];
+    while (tie !== undefined && tie.score !== score) {
+      rank += 1;
+      tie = ties[rank];
+    }
+    if (tie === undefined) continue;
+    const turn = tie.met - Math.floor(draw * tie.size);
+    const place = tie.at + (turn < 0 ? turn + tie.size : turn);
+    tie.met += 1;
+    const endpoint = candidates[i];
+    if (place < count && endpoint !== undefined) best[place] = endpoint;
+  }
+  return best;
 }

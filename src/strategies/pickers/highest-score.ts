@@ -1,5 +1,6 @@
 import * as z from 'zod';
-import { byScore } from '../by-score.ts';
+import { bestByScore, byScore } from '../by-score.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 /** Takes the highest score; equal scores are ordered by the draw, never always the first. */
@@ -12,5 +13,6 @@ export const highestScore = definePicker({
   source: 'None: the plain maximum.',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (candidates, scores, input) => ({ order: byScore(candidates, scores, input.draw), reason: 'highest-score', home: undefined }),
+  create: () => (candidates, scores, { draw }) =>
+    new LazyPreference(bestByScore(candidates, scores, draw), () => byScore(candidates, scores, draw), { reason: 'highest-score', home: undefined }),
 });

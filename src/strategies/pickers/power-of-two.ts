@@ -1,7 +1,9 @@
 import * as z from 'zod';
 import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
-import { rendezvousOrder } from '../../core/rendezvous.ts';
+import { bestMax } from '../../core/policy.ts';
+import { rendezvousBest, rendezvousOrder } from '../../core/rendezvous.ts';
 import { drawKey } from '../draw-key.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 /**
@@ -17,12 +19,15 @@ export const powerOfTwo = definePicker({
   parameters: z.strictObject({}),
   needs: [],
   create: () => (candidates, scores, { draw }) => {
-    const [one, other, ...rest] = rendezvousOrder(drawKey(draw), candidates);
+    const key = drawKey(draw);
+    const drawn = rendezvousBest(key, candidates, bestMax);
+    const [one, other] = drawn;
     if (one === undefined || other === undefined) return { order: candidates, reason: 'only-one', home: undefined };
     const scoreOf = (endpoint: EndpointSnapshot): number => scores[candidates.indexOf(endpoint)] ?? 0;
     const loadOf = ({ requests, weight }: EndpointSnapshot): number => (requests + 1) / weight;
     const gain = scoreOf(other) - scoreOf(one);
     const isOtherBetter = gain === 0 ? loadOf(other) < loadOf(one) : gain > 0;
-    return { order: isOtherBetter ? [other, one, ...rest] : [one, other, ...rest], reason: 'better-of-two', home: undefined };
+    const swap = (order: readonly EndpointSnapshot[]): readonly EndpointSnapshot[] => (isOtherBetter ? [other, one, ...order.slice(2)] : order);
+    return new LazyPreference(swap(drawn), () => swap(rendezvousOrder(key, candidates)), { reason: 'better-of-two', home: undefined });
   },
 });

@@ -1,11 +1,12 @@
 import * as z from 'zod';
-import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
+import { cachedOf } from '../../core/cached-tokens.ts';
 import { type Hash64, pairFraction } from '../../core/hash.ts';
-import type { DecisionInput } from '../../core/policy.ts';
-import { rendezvousOrder } from '../../core/rendezvous.ts';
+import type { DecisionInput, Preference } from '../../core/policy.ts';
+import { rendezvousBest } from '../../core/rendezvous.ts';
 import { prefixBlockTokens } from '../../core/request-facts.ts';
-import { boundLoad, boundParameters, moveToFront } from '../bounded-load.ts';
+import { bestByClass, boundLoad, boundParameters, byClass } from '../bounded-load.ts';
 import { byScore } from '../by-score.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 const parameters = z.strictObject({
@@ -43,33 +44,40 @@ export const prefixAffinity = definePicker({
   parameters,
   needs: ['prefix', 'session', 'promptTokens'],
   create: ({ matchShare, ...settings }) => (candidates, scores, input) => {
-    const { promptTokens, cachedTokens } = input;
-    const cachedOn = ({ address }: EndpointSnapshot): number => Math.min(cachedTokens.get(address) ?? 0, promptTokens);
+    const { promptTokens, draw } = input;
+    const cached = cachedOf(candidates, input);
     let everywhere = Infinity;
     let anywhere = 0;
-    for (const endpoint of candidates) {
-      const cached = cachedOn(endpoint);
-      everywhere = Math.min(everywhere, cached);
-      anywhere = Math.max(anywhere, cached);
+    for (let i = 0; i < cached.length; i += 1) {
+      const tokens = Math.min(cached[i] ?? 0, promptTokens);
+      cached[i] = tokens;
+      everywhere = Math.min(everywhere, tokens);
+      anywhere = Math.max(anywhere, tokens);
     }
     const key = distinguishingKey(input, anywhere);
-    const preference = key === undefined ? byScore(candidates, scores, input.draw) : rendezvousOrder(key, candidates);
-
     const { within, below } = boundLoad(settings, candidates, input);
-    const roomy = preference.filter(within);
-    if (roomy.length === 0) {
-      return { order: moveToFront(preference, preference.filter(below)), reason: 'prefix-all-over-bound', home: undefined };
-    }
-    let best = 0;
-    for (const endpoint of roomy) best = Math.max(best, cachedOn(endpoint));
+    // By key where there is one; what nothing distinguishes is short, or all of it is cached somewhere: then the score decides.
+    const scored = key === undefined ? byScore(candidates, scores, draw) : undefined;
+    const inClasses = (classes: number, classOf: (index: number) => number, reason: string): Preference => {
+      if (key !== undefined) return new LazyPreference(bestByClass(key, candidates, classes, classOf), () => byClass(key, candidates, classOf), { reason, home: undefined });
+      const classOfEach = new Map(candidates.map((endpoint, i) => [endpoint, classOf(i)]));
+      const order = (scored ?? []).toSorted((a, b) => (classOfEach.get(a) ?? 0) - (classOfEach.get(b) ?? 0));
+      return { order, reason, home: undefined };
+    };
+    let best = -1;
+    for (let i = 0; i < cached.length; i += 1) if ((cached[i] ?? 0) > best && within(i)) best = cached[i] ?? 0;
+    if (best === -1) return inClasses(2, (i) => (below(i) ? 0 : 1), 'prefix-all-over-bound');
     const share = (best - everywhere) / Math.max(1, promptTokens - everywhere);
     const spread = ((1 - share) / (1 - matchShare)) ** 4;
     if (best > everywhere && (key === undefined || pairFraction(key, spreadSalt) >= spread)) {
-      const first = moveToFront(roomy, roomy.filter((endpoint) => cachedOn(endpoint) === best));
-      return { order: moveToFront(preference, first), reason: best === anywhere ? 'prefix-cached' : 'prefix-partly-cached', home: undefined };
+      const reason = best === anywhere ? 'prefix-cached' : 'prefix-partly-cached';
+      return inClasses(3, (i) => (within(i) ? (cached[i] === best ? 0 : 1) : 2), reason);
     }
-    const reason = key === undefined ? 'no-prefix' : roomy[0] === preference[0] ? 'prefix-home' : 'prefix-diverted';
-    return { order: moveToFront(preference, roomy), reason, home: undefined };
+    const roomyFirst = (reason: string): Preference => inClasses(2, (i) => (within(i) ? 0 : 1), reason);
+    if (key === undefined) return roomyFirst('no-prefix');
+    const home = rendezvousBest(key, candidates, 1)[0];
+    const isHomeWithin = home !== undefined && within(candidates.indexOf(home));
+    return roomyFirst(isHomeWithin ? 'prefix-home' : 'prefix-diverted');
   },
 });
 

@@ -1,6 +1,8 @@
 import * as z from 'zod';
-import { rendezvousOrder } from '../../core/rendezvous.ts';
+import { bestMax } from '../../core/policy.ts';
+import { rendezvousBest, rendezvousOrder } from '../../core/rendezvous.ts';
 import { drawKey } from '../draw-key.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 /** Takes any, by weight; so are those to try next. */
@@ -12,5 +14,8 @@ export const random = definePicker({
   source: 'Weighted draws without replacement: Efraimidis & Spirakis, “Weighted random sampling with a reservoir”, 2006, as rendezvous order of the draw.',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (candidates, _scores, { draw }) => ({ order: rendezvousOrder(drawKey(draw), candidates), reason: 'drawn', home: undefined }),
+  create: () => (candidates, _scores, { draw }) => {
+    const key = drawKey(draw);
+    return new LazyPreference(rendezvousBest(key, candidates, bestMax), () => rendezvousOrder(key, candidates), { reason: 'drawn', home: undefined });
+  },
 });

@@ -1,4 +1,7 @@
 import * as z from 'zod';
+import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
+import { bestMax } from '../../core/policy.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 /** Takes the candidates in turn, by this router's count of requests to the pool. */
@@ -13,6 +16,8 @@ export const roundRobin = definePicker({
   needs: [],
   create: () => (candidates, _scores, { sequence }) => {
     const start = sequence % candidates.length;
-    return { order: [...candidates.slice(start), ...candidates.slice(0, start)], reason: 'in-turn', home: undefined };
+    const turns = (count: number): EndpointSnapshot[] => [...candidates.slice(start, start + count), ...candidates.slice(0, Math.max(0, start + count - candidates.length))];
+    const best = turns(Math.min(bestMax, candidates.length));
+    return new LazyPreference(best, () => turns(candidates.length), { reason: 'in-turn', home: undefined });
   },
 });

@@ -1,7 +1,8 @@
 import * as z from 'zod';
-import { rendezvousHome, rendezvousOrder } from '../../core/rendezvous.ts';
-import { boundLoad, boundParameters, moveToFront } from '../bounded-load.ts';
-import { byScore } from '../by-score.ts';
+import { rendezvousHome } from '../../core/rendezvous.ts';
+import { bestByClass, boundLoad, boundParameters, byClass } from '../bounded-load.ts';
+import { bestByScore, byScore } from '../by-score.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 /**
@@ -23,19 +24,23 @@ export const sessionAffinity = definePicker({
   parameters: z.strictObject(boundParameters),
   needs: ['session', 'promptTokens'],
   create: (settings) => (candidates, scores, input) => {
-    const { affinityKey } = input;
-    if (affinityKey === undefined) return { order: byScore(candidates, scores, input.draw), reason: 'no-session', home: undefined };
+    const { affinityKey, draw, placedOn } = input;
+    if (affinityKey === undefined) {
+      return new LazyPreference(bestByScore(candidates, scores, draw), () => byScore(candidates, scores, draw), { reason: 'no-session', home: undefined });
+    }
 
     const { within, below } = boundLoad(settings, candidates, input);
-    const preference = rendezvousOrder(affinityKey, candidates);
     // Home is the first of the whole pool, candidate or not: a session that a limit or a failure turned away is away, and stays
     // where its cache is when home has room again.
     const home = rendezvousHome(affinityKey, input.pool.endpoints)?.address;
-    const placed = input.placedOn === undefined ? undefined : preference.find(({ address }) => address === input.placedOn);
-    if (placed !== undefined && within(placed)) return { order: moveToFront(preference, [placed]), reason: 'affinity-placed', home };
-    const roomy = preference.filter(within);
-    if (roomy.length === 0) return { order: moveToFront(preference, preference.filter(below)), reason: 'affinity-all-over-bound', home };
-    const order = moveToFront(preference, roomy);
-    return { order, reason: order[0]?.address === home ? 'affinity-home' : 'affinity-diverted', home };
+    const inClasses = (classOf: (index: number) => number, reason?: string): LazyPreference => {
+      const best = bestByClass(affinityKey, candidates, 2, classOf);
+      const told = reason ?? (best[0]?.address === home ? 'affinity-home' : 'affinity-diverted');
+      return new LazyPreference(best, () => byClass(affinityKey, candidates, classOf), { reason: told, home });
+    };
+    const placed = placedOn === undefined ? -1 : candidates.findIndex(({ address }) => address === placedOn);
+    if (placed !== -1 && within(placed)) return inClasses((i) => (i === placed ? 0 : 1), 'affinity-placed');
+    const isAnyWithin = candidates.some((_, i) => within(i));
+    return isAnyWithin ? inClasses((i) => (within(i) ? 0 : 1)) : inClasses((i) => (below(i) ? 0 : 1), 'affinity-all-over-bound');
   },
 });

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type EndpointSnapshot, idleEndpoint } from '../../core/fleet-snapshot.ts';
-import { createAffinityHasher } from '../../core/hash.ts';
+import { createAffinityHasher, pairFraction } from '../../core/hash.ts';
 import type { DecisionInput, Preference } from '../../core/policy.ts';
 import { noFacts, prefixBlockTokens } from '../../core/request-facts.ts';
 import { CacheView } from '../../fleet/cache-view.ts';
@@ -25,6 +25,8 @@ interface Asked {
   readonly prefixHashes?: readonly number[];
   readonly scores?: readonly number[];
   readonly draw?: number;
+  readonly routers?: number;
+  readonly unheardTokens?: number;
 }
 
 /** Lets `sticky` choose; without leaning unless asked for, so that costs can be reckoned by hand. */
@@ -40,11 +42,13 @@ function pick(candidates: readonly EndpointSnapshot[], asked: Asked = {}): Prefe
     nowMs,
     draw,
     sequence: 0,
+    ...(asked.routers !== undefined && { routers: asked.routers }),
+    ...(asked.unheardTokens !== undefined && { unheardTokens: asked.unheardTokens }),
   };
   const preference = sticky.create(sticky.parameters.parse({ leanMs: 0, ...parameters }))(candidates, scores, input);
   const [first] = preference.order;
   if (first === undefined || preference.costs === undefined) throw new Error('no order or no costs');
-  return { ...preference, first: first.address, costs: preference.costs };
+  return { ...preference, order: preference.order, first: first.address, costs: preference.costs };
 }
 
 describe('the cost of an endpoint, in ms: W/r + λ·u/r + d·(1 + (W + u)/step)', () => {
@@ -153,6 +157,17 @@ describe('J: where a session leans', () => {
     expect(Math.min(...counts(choices).slice(0, 5))).toBeGreaterThan(60);
   });
 
+  it.each([
+    [undefined, 15],
+    [1, 15],
+    [2, 67.5],
+    [8, 106.875],
+  ])('with %s routers is up to %f ms', (routers, ms) => {
+    const candidates = [endpoint(a), endpoint(b)];
+    const { costs } = pick(candidates, { session: 's', parameters: { leanMs: 120, missWeight: 0 }, ...(routers !== undefined && { routers }) });
+    candidates.forEach((candidate, i) => expect(costs[i]).toBeCloseTo(ms * (1 - pairFraction(hash('', 's'), candidate.hash)), 9));
+  });
+
   it('never makes up for a difference larger than it is', () => {
     for (let i = 0; i < 200; i += 1) {
       const session = `s${i}`;
@@ -173,6 +188,45 @@ describe('J: where a session leans', () => {
     // And where nothing leans, ties are broken by the draw.
     const ties = Array.from({ length: 500 }, (_, i) => pick(ten, { draw: i / 500, session: 's' }).first);
     expect(counts(ties)).toEqual(ten.map(() => 50));
+  });
+});
+
+describe('what other routers send at the same moment', () => {
+  const c = '10.0.0.3:80';
+  const candidates = [endpoint(a), waits(b, 4_500), waits(c, 90_000)];
+
+  it.each([
+    [0, [0, 100, 2_000]],
+    [4_500, [50, 100, 2_000]],
+    [9_000, [100, 100, 2_000]],
+    [18_000, [150, 150, 2_000]],
+    [360_000, [6_100 / 3, 6_100 / 3, 6_100 / 3]],
+  ])('%i tokens: half of them fill up where least waits, and sessions lean by twice an endpoint’s part', (unheardTokens, waitMs) => {
+    const { costs } = pick(candidates, { session: 's', unheardTokens, parameters: { missWeight: 0, overloadMissWeight: 0 } });
+    candidates.forEach((candidate, i) => {
+      const leanMs = ((2 * unheardTokens) / 3 / 45) * (1 - pairFraction(hash('', 's'), candidate.hash));
+      expect(costs[i]).toBeCloseTo(waitMs[i]! + leanMs, 6);
+    });
+  });
+
+  it('spreads them over what they fill, and no further', () => {
+    const spread = (unheardTokens: number): number[] => {
+      const choices = Array.from({ length: 400 }, (_, i) => pick(candidates, { session: `s${i}`, unheardTokens }).first);
+      return [a, b, c].map((address) => choices.filter((choice) => choice === address).length);
+    };
+    expect(spread(0)).toEqual([400, 0, 0]);
+    const [onA, onB, onC] = spread(18_000);
+    expect(Math.min(onA!, onB!)).toBeGreaterThan(150);
+    expect(onC).toBe(0);
+  });
+
+  it('a session keeps its cache where the others make up for the difference anyway', () => {
+    const kept = (unheardTokens: number): number => {
+      const reasons = Array.from({ length: 200 }, (_, i) => pick([waits(a, 8_100), endpoint(b)], { session: `s${i}`, cached: { [a]: 4_000 }, unheardTokens }).reason);
+      return reasons.filter((reason) => reason === 'cache-kept').length;
+    };
+    expect(kept(0)).toBe(0);
+    expect(kept(20_000)).toBeGreaterThan(140);
   });
 });
 

@@ -1,9 +1,11 @@
 import * as z from 'zod';
-import { tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
+import { cachedOf } from '../../core/cached-tokens.ts';
+import { levelAfter, tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
 import { type Hash64, hashName, pairFraction } from '../../core/hash.ts';
 import type { DecisionInput } from '../../core/policy.ts';
-import { byScore } from '../by-score.ts';
+import { bestByScore, byScore } from '../by-score.ts';
 import { drawKey } from '../draw-key.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 const parameters = z.strictObject({
@@ -16,14 +18,15 @@ const parameters = z.strictObject({
     .number()
     .min(0)
     .default(120)
-    .describe('J: how far a session leans to an endpoint of its own, in ms, with many routers, so that those that know the same agree; a fifth of it with one'),
+    .describe('J: how far a session leans to an endpoint of its own, in ms, with many routers, so that those that know the same agree; an eighth of it with one; what other routers send at the same moment is added'),
   scoreMs: z.number().min(0).default(100).describe('what a whole point of the scorers is worth, in ms'),
 });
 
 /**
  * Sends a request where its first token is expected soonest, reckoning that a prompt computed anew costs others too:
  * cost = W/r + λ·u/r + d·(1 + (W + u)/step), and J for the session; lowest wins. W: prefill that waits, drained by the clock; u: uncached
- * part of this prompt; d: requests decoding; r: prefill speed. Measured in the routing study that this project rests on.
+ * part of this prompt; d: requests decoding; r: prefill speed. Measured in the routing study that this project rests on. With several
+ * routers, W and J reckon with what the others send at the same moment (docs/adr/0012).
  */
 export const sticky = definePicker({
   type: 'sticky',
@@ -38,39 +41,44 @@ export const sticky = definePicker({
   wantsFirstToken: true,
   create: ({ tokensPerMs, missWeight, overloadMissWeight, overloadTokens, stepTokens, leanMs, scoreMs }) => {
     return (candidates, scores, input) => {
-      const { cachedTokens, promptTokens, nowMs } = input;
+      const { promptTokens, nowMs, draw } = input;
+      const cached = cachedOf(candidates, input);
       const waiting = candidates.map((endpoint) => waitingTokens(endpoint, tokensPerMs, nowMs));
+      let weights = 0;
       let least = Infinity;
       candidates.forEach(({ weight }, i) => {
+        weights += weight;
         least = Math.min(least, (waiting[i] ?? 0) / weight);
       });
-      const lambda = missWeight + overloadMissWeight * Math.min(1, least / overloadTokens);
+      // What other routers send at this moment fills up where least waits, as it would from here; this request comes in the middle of it.
+      const unheardTokens = input.unheardTokens ?? 0;
+      const level = unheardTokens > 0 ? levelAfter(unheardTokens / 2, candidates, waiting) : least;
+      const lambda = missWeight + overloadMissWeight * Math.min(1, level / overloadTokens);
       const key = leanKey(input);
-      const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1));
-      const costs = candidates.map(({ address, hash, weight, requests, requestsWaiting }, i) => {
+      // Who is to go where is left to chance, then: the lean is, on average, what an endpoint gets of it.
+      const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1)) + (2 * unheardTokens) / (tokensPerMs * weights);
+      const costs = candidates.map(({ hash, weight, requests, requestsWaiting }, i) => {
         const rate = tokensPerMs * weight;
-        const work = waiting[i] ?? 0;
-        const uncached = promptTokens - (cachedTokens.get(address) ?? 0);
+        const work = Math.max(waiting[i] ?? 0, level * weight);
+        const uncached = promptTokens - (cached[i] ?? 0);
         const decoding = Math.max(0, requests - requestsWaiting) / weight;
         const lean = leanNowMs * (1 - pairFraction(key, hash));
         return work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - scoreMs * (scores[i] ?? 0);
       });
-      const order = byScore(
-        candidates,
-        costs.map((cost) => -cost),
-        input.draw,
-      );
-      const chosen = cachedTokens.get(order[0]?.address ?? '') ?? 0;
+      const gains = costs.map((cost) => -cost);
+      const best = bestByScore(candidates, gains, draw);
+      const first = best[0];
+      const chosen = first === undefined ? 0 : (cached[candidates.indexOf(first)] ?? 0);
       let most = 0;
-      for (const { address } of candidates) most = Math.max(most, cachedTokens.get(address) ?? 0);
+      for (const tokens of cached) most = Math.max(most, tokens);
       const reason = most === 0 ? 'nothing-cached' : chosen === most ? 'cache-kept' : chosen > 0 ? 'cache-partly-kept' : 'cache-left';
-      return { order, reason, home: undefined, costs };
+      return new LazyPreference(best, () => byScore(candidates, gains, draw), { reason, home: undefined, costs });
     };
   },
 });
 
 /** Part of the lean that a router alone does without: there is nobody to agree with, and the lean costs a little. */
-const leanSavedAlone = 0.8;
+const leanSavedAlone = 0.875;
 
 /** By what a request leans: its session, else its prefix, else chance. */
 function leanKey({ affinityKey, facts, draw }: DecisionInput): Hash64 {

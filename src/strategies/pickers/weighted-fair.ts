@@ -1,5 +1,6 @@
 import * as z from 'zod';
-import { byScore } from '../by-score.ts';
+import { bestByScore, byScore } from '../by-score.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 /**
@@ -18,11 +19,7 @@ export const weightedFair = definePicker({
   needs: ['promptTokens'],
   create: () => (candidates, _scores, { promptTokens, draw }) => {
     const costs = candidates.map((endpoint) => (endpoint.promptTokens + promptTokens) / endpoint.weight);
-    const order = byScore(
-      candidates,
-      costs.map((cost) => -cost),
-      draw,
-    );
-    return { order, reason: 'least-work-for-weight', home: undefined, costs };
+    const gains = costs.map((cost) => -cost);
+    return new LazyPreference(bestByScore(candidates, gains, draw), () => byScore(candidates, gains, draw), { reason: 'least-work-for-weight', home: undefined, costs });
   },
 });

@@ -1,5 +1,7 @@
 import * as z from 'zod';
 import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
+import { bestByScore } from '../by-score.ts';
+import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
 
 /**
@@ -19,13 +21,21 @@ export const weightedRoundRobin = definePicker({
   source: 'Stride scheduling (Waldspurger & Weihl, MIT 1995) in closed form; phases after the Kronecker sequence of the golden ratio.',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (candidates, _scores, { sequence }) => ({ order: turnsFrom(candidates, sequence), reason: 'in-turn', home: undefined }),
+  create: () => (candidates, _scores, { sequence }) => {
+    const next = turnsFrom(candidates, sequence);
+    const soonness = Array.from(next, (time) => -time);
+    const toOrder = (): EndpointSnapshot[] => {
+      const order = candidates.map((_, i) => i).sort((a, b) => (next[a] ?? 0) - (next[b] ?? 0) || a - b);
+      return order.flatMap((i) => candidates[i] ?? []);
+    };
+    return new LazyPreference(bestByScore(candidates, soonness, 0), toOrder, { reason: 'in-turn', home: undefined });
+  },
 });
 
 const goldenFraction = (Math.sqrt(5) - 1) / 2;
 
-/** Candidates by their next turn, from turn number `k` (from 0) on. */
-function turnsFrom(candidates: readonly EndpointSnapshot[], k: number): EndpointSnapshot[] {
+/** When each candidate has its next turn, from turn number `k` (from 0) on. */
+function turnsFrom(candidates: readonly EndpointSnapshot[], k: number): Float64Array {
   const count = candidates.length;
   const phases = new Float64Array(count);
   const weights = new Float64Array(count);
@@ -64,7 +74,5 @@ function turnsFrom(candidates: readonly EndpointSnapshot[], k: number): Endpoint
   near.sort((a, b) => a.time - b.time || a.index - b.index);
   for (const { index } of near.slice(0, left)) taken[index] = (taken[index] ?? 0) + 1;
 
-  const next = Float64Array.from(taken, (turn, i) => timeOf(i, turn));
-  const order = candidates.map((_, i) => i).sort((a, b) => (next[a] ?? 0) - (next[b] ?? 0) || a - b);
-  return order.flatMap((i) => candidates[i] ?? []);
+  return Float64Array.from(taken, (turn, i) => timeOf(i, turn));
 }

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { cachedOf } from '../../core/cached-tokens.ts';
 import { tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
 import { defineScorer } from '../strategy.ts';
 
@@ -29,10 +30,12 @@ export const leastTokens = defineScorer({
   parameters,
   needs: ['promptTokens'],
   wantsFirstToken: true,
-  create: ({ tokensPerMs, decodingTokens }) => (candidates, { promptTokens, cachedTokens, nowMs }) => {
+  create: ({ tokensPerMs, decodingTokens }) => (candidates, input) => {
+    const { promptTokens, nowMs } = input;
+    const cached = cachedOf(candidates, input);
     let least = Infinity;
-    const costs = candidates.map((endpoint) => {
-      const uncached = Math.max(0, promptTokens - (cachedTokens.get(endpoint.address) ?? 0));
+    const costs = candidates.map((endpoint, i) => {
+      const uncached = Math.max(0, promptTokens - (cached[i] ?? 0));
       const decoding = Math.max(0, endpoint.requests - endpoint.requestsWaiting);
       const cost = (waitingTokens(endpoint, tokensPerMs, nowMs) + uncached + decodingTokens * decoding) / endpoint.weight;
       least = Math.min(least, cost);

@@ -1,0 +1,29 @@
+import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+
+/** Tokens of one prompt that endpoints' caches are believed to hold. A `Map` from address to tokens is one, too. */
+export interface CachedTokens {
+  /** Undefined: nothing of it. */
+  get(address: string): number | undefined;
+  /** The same in a column, 0 for nothing, and the pool's endpoints in whose order it is. Absent: ask `get`. */
+  readonly column?: { readonly endpoints: readonly EndpointSnapshot[]; readonly tokens: Float64Array };
+}
+
+/** What each candidate is believed to hold, in their order, in an array of the caller's own. Candidates are in the order of the pool's endpoints. */
+export function cachedOf(
+  candidates: readonly EndpointSnapshot[],
+  { pool, cachedTokens }: { readonly pool: PoolSnapshot; readonly cachedTokens: CachedTokens },
+): Float64Array {
+  const { column } = cachedTokens;
+  if (column === undefined || column.endpoints !== pool.endpoints) return Float64Array.from(candidates, ({ address }) => cachedTokens.get(address) ?? 0);
+  const { endpoints, tokens } = column;
+  if (candidates === endpoints) return tokens.slice();
+  const cached = new Float64Array(candidates.length);
+  let at = 0;
+  for (let i = 0; i < candidates.length; i += 1) {
+    const candidate = candidates[i];
+    while (at < endpoints.length && endpoints[at] !== candidate) at += 1;
+    cached[i] = tokens[at] ?? 0;
+    at += 1;
+  }
+  return cached;
+}
