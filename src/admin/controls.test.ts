@@ -1,9 +1,14 @@
 import type { Hono } from 'hono';
 import { describe, expect, it } from 'vitest';
+import { toHostPort } from '../core/data-parallel-rank.ts';
+import type { EndpointDefinition } from '../fleet/endpoint.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
+import { FleetMembers } from '../router/fleet-members.ts';
+import type { ConfigReload } from '../router/reload-events.ts';
 import { RouteWeights } from '../router/route-weights.ts';
 import type { Route, RoutedPool } from '../router/routing-table.ts';
 import { createControls, type OperatorChange } from './controls.ts';
+import type { ConfigReport } from './config-report.ts';
 import type { FleetReport } from './fleet-report.ts';
 import { createAdminApp } from './server.ts';
 
@@ -29,7 +34,13 @@ interface Admin {
   readonly send: (method: string, path: string, body?: unknown, headers?: Record<string, string>) => Promise<{ status: number; json: unknown }>;
 }
 
-function create({ isWritable = true } = {}): Admin {
+const applied: ConfigReload = { outcome: 'applied', cause: 'api', file: 'fairlead.yaml', version: 'abc', problems: [] };
+
+function define(address: string): EndpointDefinition {
+  return { address, weight: 1, labels: {}, requestsMax: undefined };
+}
+
+function create({ isWritable = true, reload = applied } = {}): Admin {
   const fleet = new FleetView([
     { name: 'chat', endpoints: ['10.0.0.1:80', '10.0.0.2:80#0', '10.0.0.2:80#1'].map((address) => ({ address, weight: 1, labels: {}, requestsMax: undefined })) },
   ]);
@@ -40,7 +51,23 @@ function create({ isWritable = true } = {}): Admin {
     registry: { contentType: 'text/plain', metrics: async () => '' },
     fleet: () => ({}) as FleetReport,
     decisions: () => [],
-    controls: isWritable ? createControls({ fleet, weights, nowMs: () => 77, changed: (change) => changes.push(change) }) : undefined,
+    changes: () => [],
+    autoscale: () => [],
+    config: () => ({}) as ConfigReport,
+    controls: isWritable
+      ? createControls({
+          fleet,
+          weights,
+          operate: (...args) => operate(fleet, ...args),
+          changed: (change) => changes.push(change),
+          members: new FleetMembers({ fleet, nowMs: () => 77, changed: () => undefined }, [{ name: 'chat', endpoints: fleet.pool('chat')!.endpoints.map(({ address }) => define(address)) }]),
+          parseEndpoint: (_pool, written) =>
+            typeof written === 'object' && written !== null && 'address' in written && typeof written.address === 'string'
+              ? { ok: true, endpoints: [define(written.address)] }
+              : { ok: false, problems: [{ path: '[0].address', message: 'expected ip:port' }] },
+          reload: () => reload,
+        })
+      : undefined,
   });
   return {
     app,
@@ -56,6 +83,13 @@ function create({ isWritable = true } = {}): Admin {
       return { status: response.status, json: JSON.parse(await response.text()) as unknown };
     },
   };
+}
+
+/** What the health watch does with an operator's word, as far as it matters here. */
+function operate(fleet: FleetView, pool: string, address: string, state: 'ready' | 'draining' | 'not-ready'): boolean {
+  const meant = fleet.pool(pool)?.endpoints.filter((endpoint) => endpoint.address === address || toHostPort(endpoint.address) === address) ?? [];
+  for (const endpoint of meant) endpoint.setState(state, 77);
+  return meant.length > 0;
 }
 
 const statePath = (address: string, name = 'chat'): string => `/api/v1/pools/${name}/endpoints/${encodeURIComponent(address)}/state`;
@@ -161,6 +195,9 @@ describe('a change', () => {
     const { send } = create();
     expect(Object.keys(((await send('GET', '/')).json as { changes: object }).changes)).toEqual([
       'PUT /api/v1/pools/:pool/endpoints/:address/state',
+      'POST /api/v1/pools/:pool/endpoints',
+      'DELETE /api/v1/pools/:pool/endpoints/:address',
+      'POST /api/v1/reload',
       'PUT /api/v1/routes/:route/weights',
       'DELETE /api/v1/routes/:route/weights',
     ]);
@@ -172,5 +209,60 @@ describe('a change', () => {
       expect([path, (await send(method, path, {})).status]).toEqual([path, 405]);
     }
     expect((await send('DELETE', statePath('10.0.0.1:80'))).status).toBe(404);
+  });
+});
+
+describe('endpoints that operators add and take away', () => {
+  const endpointsPath = '/api/v1/pools/chat/endpoints';
+  const addresses = ({ fleet }: Admin): readonly string[] => fleet.pool('chat')!.endpoints.map(({ address }) => address);
+
+  it('come at once, and the answer says for how long', async () => {
+    const admin = create();
+    expect(await admin.send('POST', endpointsPath, { address: '10.0.0.9:80' })).toEqual({
+      status: 200,
+      json: { pool: 'chat', address: '10.0.0.9:80', holds: 'in this router, until it restarts' },
+    });
+    expect(addresses(admin)).toContain('10.0.0.9:80');
+    expect(admin.changes).toEqual([{ pool: 'chat', endpoint: '10.0.0.9:80', member: 'added' }]);
+  });
+
+  it('go with all their ranks, once they have finished what they have', async () => {
+    const admin = create();
+    const answer = await admin.send('DELETE', `${endpointsPath}/${encodeURIComponent('10.0.0.2:80')}`);
+    expect(answer).toMatchObject({ status: 200, json: { address: '10.0.0.2:80' } });
+    expect(admin.fleet.pool('chat')!.endpoints.map(({ state }) => state)).toEqual(['ready', 'draining', 'draining']);
+    expect(admin.changes).toEqual([{ pool: 'chat', endpoint: '10.0.0.2:80', member: 'removed' }]);
+  });
+
+  it.each([
+    ['POST', '/api/v1/pools/other/endpoints', { address: '10.0.0.9:80' }, 404, 'not_found', 'no such pool'],
+    ['POST', endpointsPath, { port: 80 }, 400, 'bad_change', 'address: expected ip:port'],
+    ['POST', endpointsPath, '{', 400, 'not_json', 'not JSON'],
+    ['DELETE', '/api/v1/pools/other/endpoints/10.0.0.1:80', undefined, 404, 'not_found', 'no such pool'],
+    ['DELETE', `${endpointsPath}/10.0.0.9:80`, undefined, 404, 'not_found', 'no such endpoint'],
+  ])('%s %s %j is refused', async (method, path, body, status, code, message) => {
+    const admin = create();
+    const answer = await admin.send(method, path, body);
+    expect(answer).toMatchObject({ status, json: { error: { code } } });
+    expect(JSON.stringify(answer.json)).toContain(message);
+    expect(addresses(admin)).toHaveLength(3);
+    expect(admin.changes).toEqual([]);
+  });
+
+  it('are beyond whoever may not change anything', async () => {
+    const locked = create({ isWritable: false });
+    expect((await locked.send('POST', endpointsPath, { address: '10.0.0.9:80' })).status).toBe(403);
+    expect((await locked.send('POST', '/api/v1/reload')).status).toBe(403);
+    expect((await create().send('POST', '/api/v1/reload', undefined, { origin: 'http://elsewhere.example' })).status).toBe(403);
+    expect((await create().send('POST', '/api/v1/fleet')).status).toBe(405);
+  });
+});
+
+describe('a reload', () => {
+  it('is answered with what came of it', async () => {
+    expect(await create().send('POST', '/api/v1/reload')).toEqual({ status: 200, json: { outcome: 'applied', version: 'abc', problems: [] } });
+    const problems = [{ path: 'listen.grpc', message: 'cannot change' }];
+    const refused = await create({ reload: { ...applied, outcome: 'refused', problems } }).send('POST', '/api/v1/reload');
+    expect(refused).toEqual({ status: 422, json: { outcome: 'refused', version: 'abc', problems } });
   });
 });

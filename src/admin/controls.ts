@@ -3,6 +3,9 @@ import { bodyLimit } from 'hono/body-limit';
 import * as z from 'zod';
 import { toHostPort } from '../core/data-parallel-rank.ts';
 import type { FleetView } from '../fleet/fleet-view.ts';
+import type { EndpointDefinition } from '../fleet/endpoint.ts';
+import type { FleetMembers } from '../router/fleet-members.ts';
+import type { ConfigReload } from '../router/reload-events.ts';
 import type { RouteWeights, RouteWeightsChange } from '../router/route-weights.ts';
 
 /** States that an operator can put an endpoint in. */
@@ -12,6 +15,12 @@ export type OperatorState = 'ready' | 'draining' | 'not-ready';
 export interface Controls {
   /** Sets the state of an endpoint, of all its ranks where it has several. Returns which part of the name was unknown; undefined: done. */
   setEndpointState(pool: string, address: string, state: OperatorState): 'pool' | 'endpoint' | undefined;
+  /** Adds an endpoint, as the configuration would name it, with all its ranks; or defines it anew. Returns its address, or what is wrong. */
+  addEndpoint(pool: string, written: unknown): EndpointAdded;
+  /** Takes an endpoint away (`ip:port`, with all its ranks), whoever names it. Returns which part of the name was unknown; undefined: done. */
+  removeEndpoint(pool: string, address: string): 'pool' | 'endpoint' | undefined;
+  /** Reads the configuration again. */
+  reload(): ConfigReload;
   hasRoute(name: string): boolean;
   /** Returns what is wrong with the change, in words; undefined: it holds from the next request on. */
   setWeights(route: string, change: RouteWeightsChange): string | undefined;
@@ -19,32 +28,62 @@ export interface Controls {
   resetWeights(route: string): void;
 }
 
+/** What came of adding an endpoint. */
+export type EndpointAdded =
+  | { readonly kind: 'added'; readonly address: string }
+  | { readonly kind: 'no-pool' }
+  | { readonly kind: 'wrong'; readonly problems: readonly { readonly path: string; readonly message: string }[] };
+
+/** An endpoint that was read, with its ranks, or what is wrong with it. */
+export type EndpointOutcome =
+  | { readonly ok: true; readonly endpoints: readonly EndpointDefinition[] }
+  | { readonly ok: false; readonly problems: readonly { readonly path: string; readonly message: string }[] };
+
 /** Something that an operator changed, for the log: whoever looks for the cause later finds no configuration that says it. */
 export type OperatorChange =
   | { readonly pool: string; readonly endpoint: string; readonly state: OperatorState }
+  | { readonly pool: string; readonly endpoint: string; readonly member: 'added' | 'removed' }
   | ({ readonly route: string } & RouteWeightsChange)
   | { readonly route: string; readonly reset: true };
 
 export interface ControlsOptions {
   readonly fleet: FleetView;
   readonly weights: RouteWeights;
-  readonly nowMs: () => number;
+  /** Sets an endpoint's state, in all routers that share theirs. False: the pool has no such endpoint. */
+  readonly operate: (pool: string, address: string, state: OperatorState) => boolean;
+  readonly members: Pick<FleetMembers, 'add' | 'remove'>;
+  /** Reads what a caller wrote of an endpoint of a pool. Never throws. */
+  readonly parseEndpoint: (pool: string, written: unknown) => EndpointOutcome;
+  readonly reload: () => ConfigReload;
   /** Is told of each change that holds. */
   readonly changed: (change: OperatorChange) => void;
 }
 
 /** The controls of one router. */
-export function createControls({ fleet, weights, nowMs, changed }: ControlsOptions): Controls {
+export function createControls({ fleet, weights, operate, changed, members, parseEndpoint, reload }: ControlsOptions): Controls {
   return {
     setEndpointState: (poolName, address, state) => {
-      const pool = fleet.pool(poolName);
-      if (pool === undefined) return 'pool';
-      const meant = pool.endpoints.filter((endpoint) => endpoint.address === address || toHostPort(endpoint.address) === address);
-      for (const endpoint of meant) endpoint.setState(state, nowMs());
-      if (meant.length === 0) return 'endpoint';
+      if (fleet.pool(poolName) === undefined) return 'pool';
+      if (!operate(poolName, address, state)) return 'endpoint';
       changed({ pool: poolName, endpoint: address, state });
       return undefined;
     },
+    addEndpoint: (pool, written) => {
+      if (fleet.pool(pool) === undefined || fleet.isLeaving(pool)) return { kind: 'no-pool' };
+      const read = parseEndpoint(pool, written);
+      // They were given as a list of one.
+      if (!read.ok) return { kind: 'wrong', problems: read.problems.map(({ path, message }) => ({ path: path.replace(/^\[0\]\.?/, ''), message })) };
+      const address = toHostPort(read.endpoints[0]?.address ?? '');
+      if (!members.add(pool, read.endpoints)) return { kind: 'no-pool' };
+      changed({ pool, endpoint: address, member: 'added' });
+      return { kind: 'added', address };
+    },
+    removeEndpoint: (pool, address) => {
+      const unknown = members.remove(pool, address);
+      if (unknown === undefined) changed({ pool, endpoint: address, member: 'removed' });
+      return unknown;
+    },
+    reload,
     hasRoute: (name) => weights.has(name),
     setWeights: (route, change) => {
       const wrong = weights.set(route, change);
@@ -59,11 +98,17 @@ export function createControls({ fleet, weights, nowMs, changed }: ControlsOptio
 }
 
 const statePath = '/api/v1/pools/:pool/endpoints/:address/state';
+const membersPath = '/api/v1/pools/:pool/endpoints';
+const memberPath = '/api/v1/pools/:pool/endpoints/:address';
+const reloadPath = '/api/v1/reload';
 const weightsPath = '/api/v1/routes/:route/weights';
 
 /** What can be changed, by method and path, in words. */
 export const controlPages = {
   [`PUT ${statePath}`]: '{"state": "ready" | "draining" | "not-ready"}: whether an endpoint gets new requests',
+  [`POST ${membersPath}`]: '{"address", "weight"?, "labels"?, "limits"?, "dpSize"?}: adds an endpoint, until this router restarts',
+  [`DELETE ${memberPath}`]: 'takes an endpoint away, whoever names it, until it is added again or this router restarts; it finishes what it has',
+  [`POST ${reloadPath}`]: 'reads the configuration again',
   [`PUT ${weightsPath}`]: '{"targets"?: [{"pool", "model"?, "weight"}], "shiftShare"?: 0 to 1}: how a route splits its requests',
   [`DELETE ${weightsPath}`]: 'back to the configured weights and schedule',
 } as const;
@@ -76,11 +121,21 @@ const weightsChange = z.strictObject({
     .optional(),
   shiftShare: z.number().optional(),
 });
-const bodyBytesMax = 65_536;
+/** Largest change taken, in bytes. */
+export const bodyBytesMax = 65_536;
+/** For the answer: whoever reads it may think that it is for good, and for all. */
+const holds = 'in this router, until it restarts';
 
-/** Whether a path is one that can be written to. */
-export function isControlPath(path: string): boolean {
-  return /^\/api\/v1\/(pools\/[^/]+\/endpoints\/[^/]+\/state|routes\/[^/]+\/weights)$/.test(path);
+/** Where changes are taken, by method. */
+const writable: Readonly<Record<string, RegExp>> = {
+  PUT: /^\/api\/v1\/(pools\/[^/]+\/endpoints\/[^/]+\/state|routes\/[^/]+\/weights)$/,
+  POST: /^\/api\/v1\/(reload|pools\/[^/]+\/endpoints)$/,
+  DELETE: /^\/api\/v1\/(pools\/[^/]+\/endpoints\/[^/]+(\/state)?|routes\/[^/]+\/weights)$/,
+};
+
+/** Whether a change may be sent to a path by this method. */
+export function isControl(method: string, path: string): boolean {
+  return writable[method]?.test(path) === true;
 }
 
 /**
@@ -96,6 +151,27 @@ export function addControls(app: Hono, controls: Controls): void {
     const unknown = controls.setEndpointState(pool, address, parsed.value.state);
     if (unknown !== undefined) return fail(context, 404, 'not_found', `There is no such ${unknown}; GET /api/v1/fleet lists them.`);
     return context.json({ pool, address, state: parsed.value.state });
+  });
+  app.post(membersPath, limit, async (context) => {
+    const parsed = await readJson(context, z.unknown());
+    if (!parsed.ok) return parsed.answer;
+    const { pool } = context.req.param();
+    const added = controls.addEndpoint(pool, parsed.value);
+    if (added.kind === 'no-pool') return fail(context, 404, 'not_found', 'There is no such pool; GET /api/v1/fleet lists them.');
+    if (added.kind === 'wrong') {
+      return fail(context, 400, 'bad_change', added.problems.map(({ path, message }) => `${path === '' ? 'body' : path}: ${message}`).join('; '));
+    }
+    return context.json({ pool, address: added.address, holds });
+  });
+  app.delete(memberPath, (context) => {
+    const { pool, address } = context.req.param();
+    const unknown = controls.removeEndpoint(pool, address);
+    if (unknown !== undefined) return fail(context, 404, 'not_found', `There is no such ${unknown}; GET /api/v1/fleet lists them.`);
+    return context.json({ pool, address, holds });
+  });
+  app.post(reloadPath, (context) => {
+    const { outcome, version, problems } = controls.reload();
+    return context.json({ outcome, version: version ?? null, problems }, outcome === 'refused' ? 422 : 200);
   });
   app.put(weightsPath, limit, async (context) => {
     const { route } = context.req.param();

@@ -27,6 +27,7 @@ describe('createFleetReport', () => {
     Object.assign(endpoint.own, { requests: 2, promptTokens: 300, requestsWaiting: 1, uncachedTokensWaiting: 100 });
     Object.assign(endpoint.foreign, { requests: 5, promptTokens: 7_000, requestsWaiting: 0, uncachedTokensWaiting: 0 });
     endpoint.state = 'draining';
+    endpoint.health.last = { cause: 'operator', detail: undefined, atMs: 3_500.4 };
     endpoint.line.join('other', 90, 4_000);
     const measured = fleet.pool('chat')!.endpoint('10.0.0.2:80')!;
     measured.readySinceMs = 2_000;
@@ -34,7 +35,7 @@ describe('createFleetReport', () => {
     fleet.pool('chat')!.learnPromptTokens(640);
     const noLoad = { requestsInFlight: 0, promptTokensInFlight: 0, uncachedTokensWaiting: 0 };
     const noFleetLoad = { fleetRequestsInFlight: 0, fleetPromptTokensInFlight: 0, fleetRequestsWaiting: 0, fleetUncachedTokensWaiting: 0, headTokens: 0, headAgeMs: null };
-    const unknown = { readyForMs: null, contextTokensMax: null, kvTokensMax: null, latency: null, engine: null };
+    const unknown = { changed: null, retryInMs: null, trialsFree: 0, standby: false, readyForMs: null, contextTokensMax: null, kvTokensMax: null, latency: null, engine: null };
     const idle = { ...noLoad, ...noFleetLoad, ...unknown };
     const expected = {
       router: { id: 'router-1', state: 'serving', uptimeS: 61 },
@@ -57,6 +58,7 @@ describe('createFleetReport', () => {
               promptTokensInFlight: 300,
               uncachedTokensWaiting: 100,
               ...unknown,
+              changed: { cause: 'operator', detail: null, ageMs: 1_500 },
               fleetRequestsInFlight: 7,
               fleetPromptTokensInFlight: 7_300,
               fleetRequestsWaiting: 1,
@@ -91,6 +93,22 @@ describe('createFleetReport', () => {
     // Compared as JSON, since that is what goes out: nothing may be undefined.
     expect(JSON.parse(JSON.stringify(report))).toEqual(expected);
     expect(report).toEqual(expected);
+  });
+
+  it('says why an endpoint is left out, and until when', () => {
+    const ejected = new FleetView([{ name: 'chat', endpoints: [{ address: '10.0.0.1:80', weight: 1, labels: {}, requestsMax: undefined, standby: true }] }]);
+    const endpoint = ejected.pool('chat')!.endpoint('10.0.0.1:80')!;
+    endpoint.health.breaker.open('open', 5_000);
+    endpoint.health.last = { cause: 'failures', detail: '3 in a row', atMs: 5_000 };
+    endpoint.state = 'ejected';
+    const { pools } = createFleetReport({ routerId: 'a', state: 'serving', uptimeMs: 0, nowMs: 5_300, fleet: ejected, table, exchange: createMemoryExchange() });
+    expect(pools[0]?.endpoints[0]).toMatchObject({
+      state: 'ejected',
+      changed: { cause: 'failures', detail: '3 in a row', ageMs: 300 },
+      retryInMs: 700,
+      trialsFree: 0,
+      standby: true,
+    });
   });
 
   it('lists the routers with their age and their share of the load, and says what is wrong', () => {

@@ -1,5 +1,6 @@
 import type { EndpointState, EngineMetrics, LatencySnapshot } from '../core/fleet-snapshot.ts';
 import type { FleetEndpoint } from '../fleet/endpoint.ts';
+import type { ChangeCause } from '../fleet/endpoint-change.ts';
 import type { FleetPool, FleetView } from '../fleet/fleet-view.ts';
 import type { StateExchange } from '../router/ports.ts';
 import type { RouteWeights, RouteWeightsOverlay } from '../router/route-weights.ts';
@@ -47,6 +48,14 @@ export interface EndpointReport {
   /** Uncached prompt tokens of the request that the endpoint is believed to work on, and since when; 0 and null: none waits. */
   readonly headTokens: number;
   readonly headAgeMs: number | null;
+  /** Why it is in its state, and for how long; null: it was from the start. */
+  readonly changed: { readonly cause: ChangeCause; readonly detail: string | null; readonly ageMs: number } | null;
+  /** Until it is tried again; null: nothing is waited for. */
+  readonly retryInMs: number | null;
+  /** Trial requests that it takes now, being half-open. */
+  readonly trialsFree: number;
+  /** Whether it belongs to its pool's reserve. */
+  readonly standby: boolean;
   /** Since it last became ready; null: it was from the start, or is not ready. */
   readonly readyForMs: number | null;
   readonly contextTokensMax: number | null;
@@ -69,7 +78,7 @@ export interface PoolReport {
 
 /** How this router shares state with others. */
 export interface SharingReport {
-  readonly kind: 'memory' | 'redis';
+  readonly kind: 'memory' | 'workers' | 'redis';
   /** Whether the routers hear one another now. */
   readonly connected: boolean;
   /** Whether load is pushed as it changes, or told by snapshots alone. */
@@ -199,6 +208,8 @@ function toPoolReport({ name, endpoints, promptTokensMean }: FleetPool, routed: 
 
 function toEndpointReport(endpoint: FleetEndpoint, nowMs: number): EndpointReport {
   const { address, state, weight, labels, requestsMax, contextTokensMax, kvTokensMax, own, headTokens, latency, metrics, readySinceMs } = endpoint;
+  const { last } = endpoint.health;
+  const { untilMs } = endpoint.health.breaker.verdict;
   return {
     address,
     state,
@@ -214,6 +225,10 @@ function toEndpointReport(endpoint: FleetEndpoint, nowMs: number): EndpointRepor
     fleetUncachedTokensWaiting: endpoint.uncachedTokensWaiting,
     headTokens,
     headAgeMs: headTokens === 0 ? null : Math.max(0, Math.round(nowMs - endpoint.headSinceMs)),
+    changed: last === undefined ? null : { cause: last.cause, detail: last.detail ?? null, ageMs: Math.max(0, Math.round(nowMs - last.atMs)) },
+    retryInMs: untilMs === undefined ? null : Math.max(0, Math.round(untilMs - nowMs)),
+    trialsFree: endpoint.trialsFree,
+    standby: endpoint.standby,
     readyForMs: state !== 'ready' || readySinceMs === undefined ? null : Math.max(0, Math.round(nowMs - readySinceMs)),
     contextTokensMax: contextTokensMax ?? null,
     kvTokensMax: kvTokensMax ?? null,

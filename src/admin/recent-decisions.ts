@@ -70,7 +70,7 @@ export class RecentDecisions implements DecisionLog {
   }
 
   #add(account: DecisionAccount, routed: Routed | undefined, refused: RefusalCode | undefined): Entry {
-    const endpoints = account.considered.reduce((sum, { decision: { trace } }) => sum + trace.candidates.length + trace.rejections.length, 0);
+    const endpoints = account.considered.reduce((sum, { decision: { trace } }) => sum + (trace.endpoints ?? trace.candidates.length + trace.rejections.length), 0);
     const entry: Entry = { timeMs: this.#wallMs(), account, routed, refused, endpoints, firstTokenMs: undefined, end: undefined };
     this.#entries.push(entry);
     this.#endpoints += endpoints;

@@ -1,10 +1,14 @@
 import { request } from 'node:http';
 import { connect, createServer } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
+import type { AutoscaleReport } from './autoscale-report.ts';
+import type { ChangeReport } from './change-report.ts';
+import type { ConfigReport } from './config-report.ts';
 import type { FleetReport } from './fleet-report.ts';
 import { type AdminOptions, type AdminServer, type ReadinessPart, startAdmin } from './server.ts';
 
 const report: FleetReport = { router: { id: 'a', state: 'serving', uptimeS: 3 }, sharing: { kind: 'memory', connected: true, pushing: false, snapshotAgeMs: null, trouble: null }, routers: [], pools: [], routes: [] };
+const config: ConfigReport = { file: 'fairlead.yaml', version: 'abc', loadedAt: '2026-01-01T00:00:00.000Z', warnings: [], lastReload: null, discoveries: [] };
 let started: AdminServer[] = [];
 
 afterEach(async () => {
@@ -19,6 +23,9 @@ async function start(options: Partial<AdminOptions> = {}): Promise<AdminServer> 
     registry: { contentType: 'text/plain; version=0.0.4; charset=utf-8', metrics: async () => 'fairlead_streams_open 3\n' },
     fleet: () => report,
     decisions: () => [],
+    changes: () => [],
+    autoscale: () => [],
+    config: () => config,
     ...options,
   });
   started.push(server);
@@ -38,11 +45,15 @@ describe('startAdmin', () => {
     expect(server.address).toBe(`127.0.0.1:${server.port}`);
   });
 
+  it('tells which configuration is in force', async () => {
+    expect((await get(await start(), '/api/v1/config')).json()).toEqual(config);
+  });
+
   it('lists what there is', async () => {
     const { status, json } = await get(await start(), '/');
     expect(status).toBe(200);
     const { pages } = json() as { pages: Record<string, string> };
-    expect(Object.keys(pages)).toEqual(['/healthz', '/readyz', '/metrics', '/api/v1/decisions', '/api/v1/fleet']);
+    expect(Object.keys(pages)).toEqual(['/healthz', '/readyz', '/metrics', '/api/v1/autoscale', '/api/v1/changes', '/api/v1/config', '/api/v1/decisions', '/api/v1/fleet']);
   });
 
   it('every page that it lists is there', async () => {
@@ -64,6 +75,19 @@ describe('startAdmin', () => {
       expect(await get(server, `/api/v1/decisions${query}`)).toMatchObject({ status: 400, text: expect.stringContaining('bad_limit') as string });
     }
     expect(asked).toEqual([20, 1, 256]);
+  });
+
+  it('gives the changes of endpoints', async () => {
+    const change: ChangeReport = { time: '2026-01-31T22:00:00.000Z', ageMs: 5, atMs: 7, pool: 'chat', address: 'a', from: 'ready', to: 'ejected', cause: 'failures', detail: null, by: null };
+    expect((await get(await start({ changes: () => [change] }), '/api/v1/changes')).json()).toEqual({ changes: [change] });
+  });
+
+  it('gives the advice of all pools, and of one as an autoscaler reads it', async () => {
+    const reports = ['chat', 'batch'].map((pool, i) => ({ pool, desiredReplicas: i + 2 }) as AutoscaleReport);
+    const server = await start({ autoscale: () => reports });
+    expect((await get(server, '/api/v1/autoscale')).json()).toEqual({ pools: reports });
+    expect((await get(server, '/api/v1/autoscale/batch')).json()).toEqual({ pool: 'batch', desiredReplicas: 3 });
+    expect(await get(server, '/api/v1/autoscale/none')).toMatchObject({ status: 404, text: expect.stringContaining('not_found') as string });
   });
 
   it('is healthy while it lives, ready or not', async () => {

@@ -2,7 +2,10 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { Hono } from 'hono';
-import { addControls, type Controls, controlPages, isControlPath, refuseCaller } from './controls.ts';
+import type { AutoscaleReport } from './autoscale-report.ts';
+import { type ChangeReport, changesMax } from './change-report.ts';
+import type { ConfigReport } from './config-report.ts';
+import { addControls, type Controls, controlPages, isControl, refuseCaller } from './controls.ts';
 import type { FleetReport } from './fleet-report.ts';
 import { type RecentDecision, recentDecisionsMax } from './recent-decisions.ts';
 
@@ -29,6 +32,12 @@ export interface AdminOptions {
   readonly fleet: () => FleetReport;
   /** The last decisions, newest first. */
   readonly decisions: (limit: number) => readonly RecentDecision[];
+  /** The last changes of endpoints' states, newest first. */
+  readonly changes: () => readonly ChangeReport[];
+  /** How many servers each pool should have. */
+  readonly autoscale: () => readonly AutoscaleReport[];
+  /** Which configuration is in force. */
+  readonly config: () => ConfigReport;
   /** What operators can change; absent: nothing, as where others than this machine reach the port. */
   readonly controls?: Controls | undefined;
   /** Told what a source threw; the caller gets a bare 500. */
@@ -50,6 +59,9 @@ const pages = {
   '/healthz': 'whether the process lives',
   '/readyz': 'whether requests may come, by parts',
   '/metrics': 'metrics in Prometheus text form',
+  '/api/v1/autoscale': 'servers that each pool should have, and why; /api/v1/autoscale/POOL for one, as autoscalers read it',
+  '/api/v1/changes': `the last ${changesMax} changes of endpoints' states and their causes, newest first`,
+  '/api/v1/config': 'which configuration is in force, what came of the last reload, and where endpoints come from',
   '/api/v1/decisions': `the last decisions and how they came about, newest first; ?limit=1 to ${recentDecisionsMax}, default 20`,
   '/api/v1/fleet': 'pools and endpoints as this router sees them, and their load',
 } as const;
@@ -59,7 +71,12 @@ const pages = {
  * message that names it and the cure.
  */
 export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
-  const listener = getRequestListener(createAdminApp(options).fetch, { overrideGlobalObjects: false });
+  return serveAdmin(createAdminApp(options), options);
+}
+
+/** Serves an app at an address. Rejects as {@link startAdmin} does. */
+export async function serveAdmin(app: Pick<Hono, 'fetch'>, options: Pick<AdminOptions, 'address' | 'onError'>): Promise<AdminServer> {
+  const listener = getRequestListener(app.fetch, { overrideGlobalObjects: false });
   const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000, maxHeaderSize: 8_192 }, (incoming, outgoing) => {
     void listener(incoming, outgoing);
   });
@@ -76,11 +93,11 @@ export async function startAdmin(options: AdminOptions): Promise<AdminServer> {
 }
 
 /** The admin API as a plain fetch handler. */
-export function createAdminApp({ readiness, registry, fleet, decisions, controls, onError }: Omit<AdminOptions, 'address'>): Hono {
+export function createAdminApp({ readiness, registry, fleet, decisions, changes, autoscale, config, controls, onError }: Omit<AdminOptions, 'address'>): Hono {
   const app = new Hono();
   app.use(async (context, next) => {
     const { method } = context.req;
-    const isChange = (method === 'PUT' || method === 'DELETE') && isControlPath(context.req.path);
+    const isChange = isControl(method, context.req.path);
     if (isChange) {
       const reason = controls === undefined ? 'Changes are taken only where listen.admin is an address of loopback.' : refuseCaller(context.req.header('origin'), context.req.header('host'));
       if (reason !== undefined) return context.json({ error: { code: 'forbidden', message: reason } }, 403);
@@ -102,6 +119,15 @@ export function createAdminApp({ readiness, registry, fleet, decisions, controls
   });
   app.get('/metrics', async (context) => context.body(await registry.metrics(), 200, { 'content-type': registry.contentType }));
   app.get('/api/v1/fleet', (context) => context.json(fleet()));
+  app.get('/api/v1/config', (context) => context.json(config()));
+  app.get('/api/v1/changes', (context) => context.json({ changes: changes() }));
+  app.get('/api/v1/autoscale', (context) => context.json({ pools: autoscale() }));
+  app.get('/api/v1/autoscale/:pool', (context) => {
+    const report = autoscale().find(({ pool }) => pool === context.req.param('pool'));
+    return report === undefined
+      ? context.json({ error: { code: 'not_found', message: 'There is no such pool; GET /api/v1/autoscale lists them.' } }, 404)
+      : context.json(report);
+  });
   app.get('/api/v1/decisions', (context) => {
     const limit = context.req.query('limit') ?? '20';
     if (!/^[1-9]\d{0,2}$/.test(limit) || Number(limit) > recentDecisionsMax) {

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { EndpointChange } from '../fleet/endpoint-change.ts';
 import type { Routed } from '../router/routed.ts';
 import { combineEvents, createEventLog, type EventLog, type TelemetryEvents } from './event-log.ts';
 import { createLogger } from './logger.ts';
@@ -24,6 +25,17 @@ afterEach(() => {
 });
 
 const expired = { ending: 'expired', signal: 'timer' } as const;
+const ejection: EndpointChange = {
+  pool: 'chat',
+  address: '10.0.0.1:80',
+  from: 'ready',
+  to: 'ejected',
+  cause: 'failures',
+  detail: '3 in a row: 503',
+  by: undefined,
+  atMs: 5_000,
+  untilMs: 6_000,
+};
 const finished = { ending: 'finished', signal: 'access-log', status: 200 } as const;
 
 describe('createEventLog', () => {
@@ -146,6 +158,65 @@ describe('createEventLog', () => {
     expect(lines.slice(1)).toMatchObject([{ event: 'scrape_failed', count: 60, endpoint: '10.0.0.2:80', cause: 'timeout' }]);
   });
 
+  it('names each problem of a configuration that is refused, with its path, every time', () => {
+    const problems = [
+      { path: '', message: 'cannot be read' },
+      { path: 'pools[0].name', message: 'expected a name' },
+    ];
+    for (let i = 0; i < 2; i += 1) log.configReloaded({ outcome: 'refused', cause: 'file', file: 'fairlead.yaml', version: undefined, problems });
+    const refused = { level: 'error', event: 'config_refused', cause: 'file', file: 'fairlead.yaml' };
+    const both = [{ ...refused, path: '(file)', problem: 'cannot be read' }, { ...refused, path: 'pools[0].name', problem: 'expected a name' }];
+    expect(lines).toMatchObject([...both, ...both]);
+    log.configReloaded({ outcome: 'unchanged', cause: 'signal', file: 'fairlead.yaml', version: 'a', problems: [] });
+    expect(lines).toHaveLength(4);
+    log.configReloaded({ outcome: 'applied', cause: 'signal', file: 'fairlead.yaml', version: 'b', problems: [] });
+    expect(lines[4]).toMatchObject({ level: 'info', event: 'config_reloaded', version: 'b' });
+  });
+
+  it('tells of a source of endpoints that fails: a file each time, a name once per cause, and that it is followed again', () => {
+    const gone = { source: 'endpoints.yaml', causes: [{ path: '[1].address', message: 'expected ip:port' }] };
+    log.discovered('chat', 'file', 2);
+    expect(lines).toEqual([]);
+    log.discoveryFailed('chat', 'file', gone);
+    log.discoveryFailed('chat', 'file', gone);
+    expect(lines).toMatchObject(Array.from({ length: 2 }, () => ({ level: 'error', event: 'discovery_failed', pool: 'chat', source: 'file', from: 'endpoints.yaml', path: '[1].address', problem: 'expected ip:port' })));
+    const unknown = { source: 'chat.example A', causes: [{ path: '', message: 'no such name' }] };
+    for (let i = 0; i < 5; i += 1) log.discoveryFailed('chat', 'dns', unknown);
+    expect(lines).toHaveLength(3);
+    log.discoveryFailed('chat', 'dns', { ...unknown, causes: [{ path: '', message: 'no answer' }] });
+    expect(lines[3]).toMatchObject({ path: '(whole)', problem: 'no answer' });
+    log.discovered('chat', 'dns', 4);
+    log.discovered('chat', 'dns', 4);
+    expect(lines.slice(4)).toMatchObject([{ level: 'info', event: 'discovery_recovered', pool: 'chat', source: 'dns', endpoints: 4 }]);
+  });
+
+  it('warns of failed probes once per period, with the latest cause, and is silent about passed ones', () => {
+    log.probePassed('chat', '10.0.0.1:80', 3);
+    expect(lines).toEqual([]);
+    log.probeFailed('chat', '10.0.0.1:80', 'unavailable', '/health answered 503');
+    expect(lines).toMatchObject([
+      { level: 'warn', event: 'probe_failed', count: 1, pool: 'chat', endpoint: '10.0.0.1:80', cause: 'unavailable', detail: '/health answered 503' },
+    ]);
+    for (let i = 0; i < 60; i += 1) log.probeFailed('chat', '10.0.0.2:80', 'timeout', '/health took longer than 500 ms');
+    expect(lines).toHaveLength(1);
+    log.flush();
+    expect(lines.slice(1)).toMatchObject([{ event: 'probe_failed', count: 60, endpoint: '10.0.0.2:80', cause: 'timeout' }]);
+  });
+
+  it('tells of each change of an endpoint, in a line of its own, and warns of those for the worse', () => {
+    log.endpointChanged(ejection);
+    log.endpointChanged({ ...ejection, from: 'ejected', to: 'half-open', cause: 'back-off-over', detail: undefined, by: 'router-b', untilMs: undefined });
+    log.endpointChanged({ ...ejection, from: undefined, to: 'joining', cause: 'discovered', detail: undefined, untilMs: undefined });
+    log.endpointChanged({ ...ejection, from: 'draining', to: undefined, cause: 'removed', detail: undefined, untilMs: undefined });
+    const about = { event: 'endpoint_changed', pool: 'chat', endpoint: '10.0.0.1:80' };
+    expect(lines).toMatchObject([
+      { level: 'warn', ...about, from: 'ready', to: 'ejected', cause: 'failures', detail: '3 in a row: 503', retryInMs: 1_000 },
+      { level: 'info', ...about, from: 'ejected', to: 'half-open', cause: 'back-off-over', by: 'router-b' },
+      { level: 'info', ...about, from: 'new', to: 'joining', cause: 'discovered' },
+      { level: 'info', ...about, from: 'draining', to: 'gone', cause: 'removed' },
+    ]);
+  });
+
   it('one matter does not use up the line of another', () => {
     log.foreignReport('b', false);
     log.released('chat', 'a', expired, 1);
@@ -168,7 +239,8 @@ describe('createEventLog', () => {
 /** Every event with arguments to tell it by. */
 const calls: { readonly [K in keyof TelemetryEvents]: Parameters<TelemetryEvents[K]> } = {
   decided: [{ lease: 'a.1' } as Routed],
-  refused: ['overloaded'],
+  refused: ['overloaded', 'chat'],
+  endpointChanged: [ejection],
   firstToken: ['chat', '10.0.0.1:80', 12],
   released: ['chat', '10.0.0.1:80', finished, 34],
   foreignReport: ['b', false],
@@ -189,6 +261,11 @@ const calls: { readonly [K in keyof TelemetryEvents]: Parameters<TelemetryEvents
   pushingChanged: [false],
   metricsScraped: ['chat', '10.0.0.1:80'],
   scrapeFailed: ['chat', '10.0.0.1:80', 'timeout', '/metrics took longer than 1000 ms'],
+  configReloaded: [{ outcome: 'applied', cause: 'signal', file: 'fairlead.yaml', version: 'v', problems: [] }],
+  discovered: ['chat', 'file', 2],
+  discoveryFailed: ['chat', 'file', { source: 'endpoints.yaml', causes: [] }],
+  probePassed: ['chat', '10.0.0.1:80', 3],
+  probeFailed: ['chat', '10.0.0.1:80', 'unavailable', '/health answered 503'],
 };
 const names = Object.keys(calls) as (keyof TelemetryEvents)[];
 
@@ -248,9 +325,9 @@ describe('combineEvents', () => {
 
   it('takes listeners that care for some events only', () => {
     const part = recorder();
-    const events = combineEvents({}, { refused: (code) => part.events.refused(code) });
+    const events = combineEvents({}, { refused: (code, pool) => part.events.refused(code, pool) });
     for (const name of names) fire(events, name);
-    expect(part.heard).toEqual([['refused', 'overloaded']]);
+    expect(part.heard).toEqual([['refused', 'overloaded', 'chat']]);
   });
 
   it('without listeners, hears nothing', () => {

@@ -1,11 +1,14 @@
+import type { EndpointState } from '../core/fleet-snapshot.ts';
+import type { EndpointChange } from '../fleet/endpoint-change.ts';
 import type { ExchangeEvents, ExchangeTrouble, RouterEvents } from '../router/ports.ts';
-import type { ProbeEvents, ScrapeFailure } from '../router/probe-events.ts';
+import type { ProbeEvents, ProbeFailure, ScrapeFailure } from '../router/probe-events.ts';
+import type { ConfigReload, ReloadEvents } from '../router/reload-events.ts';
 import type { StreamEvents } from '../router/stream-events.ts';
 import type { Logger } from './logger.ts';
 import { RateLimited } from './rate-limited.ts';
 
 /** Everything that happens in a router, as one listener. */
-export type TelemetryEvents = RouterEvents & StreamEvents & ExchangeEvents & ProbeEvents;
+export type TelemetryEvents = RouterEvents & StreamEvents & ExchangeEvents & ProbeEvents & ReloadEvents;
 
 /** Listens to what happens and logs what an operator must see. */
 export interface EventLog extends TelemetryEvents {
@@ -40,6 +43,10 @@ const pushingStopped = 'More happens than may be pushed to other routers as it h
 const pushingResumed = 'What happens is pushed to other routers as it happens again.';
 const scrapeFailed =
   'Metrics of model servers cannot be read; once they are stale, endpoints are rated without them. See whether pools[].metrics names the right kind, path and port.';
+const probeFailed =
+  'Model servers fail their probes; those that go on doing so get no requests. See what they say for themselves, and whether pools[].health.probe names the right path, port and model.';
+const configRefused = 'The configuration that was read again cannot be used; the one before it stays in force, whole.';
+const discoveryFailed = 'A source of endpoints cannot be followed; those that it named last stay.';
 const internalError = 'An internal error ended a stream or a listener; the request was refused if it still could be. This is a bug: please report it.';
 
 /** Logs loudly what makes decisions worse or points at a bug, each matter at most once per period. Ordinary events are for the metrics. */
@@ -71,7 +78,12 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
   const scrapes = new RateLimited<{ pool: string; endpoint: string; cause: ScrapeFailure; detail: string }>(periodMs, (count, latest) => {
     logger.warn({ event: 'scrape_failed', count, ...latest }, scrapeFailed);
   });
+  const probes = new RateLimited<{ pool: string; endpoint: string; cause: ProbeFailure; detail: string }>(periodMs, (count, latest) => {
+    logger.warn({ event: 'probe_failed', count, ...latest }, probeFailed);
+  });
   const nothing = (): void => {};
+  /** Sources that fail now, by pool and kind, with what they were last logged for. */
+  const failing = new Map<string, { readonly message: string; readonly atMs: number }>();
   return {
     decided: nothing,
     refused: nothing,
@@ -91,6 +103,7 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
     noFirstToken: (pool, responses) => {
       logger.warn({ event: 'no_first_token', pool, responses }, noFirstToken);
     },
+    endpointChanged: (change) => logChange(logger, change),
     streamOpened: nothing,
     streamClosed: nothing,
     message: nothing,
@@ -108,10 +121,42 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
     pushingChanged: (isPushing) => pushing.note(isPushing),
     metricsScraped: nothing,
     scrapeFailed: (pool, endpoint, cause, detail) => scrapes.note({ pool, endpoint, cause, detail }),
+    probePassed: nothing,
+    probeFailed: (pool, endpoint, cause, detail) => probes.note({ pool, endpoint, cause, detail }),
+    configReloaded: ({ outcome, cause, file, version, problems }: ConfigReload) => {
+      if (outcome === 'applied') logger.info({ event: 'config_reloaded', cause, file, version }, 'The configuration was replaced.');
+      // Each with its path, so that a search for the path finds it.
+      for (const { path, message } of outcome === 'refused' ? problems : []) {
+        logger.error({ event: 'config_refused', cause, file, path: path === '' ? '(file)' : path, problem: message }, configRefused);
+      }
+    },
+    discovered: (pool, source, endpoints) => {
+      if (failing.delete(`${pool} ${source}`)) logger.info({ event: 'discovery_recovered', pool, source, endpoints }, 'A source of endpoints is followed again.');
+    },
+    discoveryFailed: (pool, source, { source: where, causes }) => {
+      const message = causes.map(({ path, message: cause }) => `${path}: ${cause}`).join('; ');
+      const before = failing.get(`${pool} ${source}`);
+      // A name that cannot be looked up is asked for again and again; a file only fails when it was changed.
+      if (source === 'dns' && before?.message === message && Date.now() - before.atMs < periodMs) return;
+      failing.set(`${pool} ${source}`, { message, atMs: Date.now() });
+      for (const { path, message: problem } of causes) {
+        logger.error({ event: 'discovery_failed', pool, source, from: where, path: path === '' ? '(whole)' : path, problem }, discoveryFailed);
+      }
+    },
     flush: () => {
-      for (const limited of [foreign, expired, failures, troubles, recoveries, dropped, pushing, scrapes]) limited.flush();
+      for (const limited of [foreign, expired, failures, troubles, recoveries, dropped, pushing, scrapes, probes]) limited.flush();
     },
   };
+}
+
+/** States in which an endpoint is missed. */
+const unwell: ReadonlySet<EndpointState | undefined> = new Set<EndpointState>(['slow', 'ejected', 'not-ready']);
+
+/** Each change is a line of its own: an endpoint changes no faster than its back-off allows, and every line is needed to see what happened. */
+function logChange(logger: Pick<Logger, 'info' | 'warn'>, { pool, address, from, to, cause, detail, by, atMs, untilMs }: EndpointChange): void {
+  const retryInMs = untilMs === undefined ? undefined : Math.max(0, Math.round(untilMs - atMs));
+  const fields = { event: 'endpoint_changed', pool, endpoint: address, from: from ?? 'new', to: to ?? 'gone', cause, detail, by, retryInMs };
+  logger[unwell.has(to) ? 'warn' : 'info'](fields, `endpoint ${address} of pool ${pool}: ${from ?? 'new'} → ${to ?? 'gone'} (${cause})`);
 }
 
 /**
@@ -140,12 +185,13 @@ export function combineEvents(...listeners: readonly Partial<TelemetryEvents>[])
   };
   return {
     decided: (routed) => tell((listener) => listener.decided?.(routed)),
-    refused: (code) => tell((listener) => listener.refused?.(code)),
+    refused: (code, pool) => tell((listener) => listener.refused?.(code, pool)),
     firstToken: (pool, address, sinceDispatchMs) => tell((listener) => listener.firstToken?.(pool, address, sinceDispatchMs)),
     released: (pool, address, completion, durationMs) => tell((listener) => listener.released?.(pool, address, completion, durationMs)),
     foreignReport: (owner, forwarded) => tell((listener) => listener.foreignReport?.(owner, forwarded)),
     unknownLease: () => tell((listener) => listener.unknownLease?.()),
     noCompletionSignal: (requests) => tell((listener) => listener.noCompletionSignal?.(requests)),
+    endpointChanged: (change) => tell((listener) => listener.endpointChanged?.(change)),
     noFirstToken: (pool, responses) => tell((listener) => listener.noFirstToken?.(pool, responses)),
     streamOpened: () => tell((listener) => listener.streamOpened?.()),
     streamClosed: (ending) => tell((listener) => listener.streamClosed?.(ending)),
@@ -161,5 +207,10 @@ export function combineEvents(...listeners: readonly Partial<TelemetryEvents>[])
     pushingChanged: (pushing) => tell((listener) => listener.pushingChanged?.(pushing)),
     metricsScraped: (pool, address) => tell((listener) => listener.metricsScraped?.(pool, address)),
     scrapeFailed: (pool, address, cause, detail) => tell((listener) => listener.scrapeFailed?.(pool, address, cause, detail)),
+    probePassed: (pool, address, durationMs) => tell((listener) => listener.probePassed?.(pool, address, durationMs)),
+    probeFailed: (pool, address, cause, detail) => tell((listener) => listener.probeFailed?.(pool, address, cause, detail)),
+    configReloaded: (reload) => tell((listener) => listener.configReloaded?.(reload)),
+    discovered: (pool, source, endpoints) => tell((listener) => listener.discovered?.(pool, source, endpoints)),
+    discoveryFailed: (pool, source, problem) => tell((listener) => listener.discoveryFailed?.(pool, source, problem)),
   };
 }

@@ -3,6 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { noFacts } from '../core/request-facts.ts';
 import { createAccount, type ShadowComparison } from '../core/explain.ts';
 import type { Policy } from '../core/policy.ts';
+import type { EndpointChange } from '../fleet/endpoint-change.ts';
+import type { EndpointDefinition } from '../fleet/endpoint.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import type { Routed } from '../router/routed.ts';
 import type { RoutedPool, RoutingTable } from '../router/routing-table.ts';
@@ -23,7 +25,7 @@ const table: RoutingTable = {
 };
 
 function create(options: Partial<MetricsOptions> = {}): Metrics & { lines: () => Promise<string[]>; value: (series: string) => Promise<number | undefined> } {
-  const metrics = createMetrics({ fleet: createFleet(), table, version: '1.2.3', processMetrics: false, ...options });
+  const metrics = createMetrics({ fleet: createFleet(), table, version: '1.2.3', processMetrics: 'none', ...options });
   const lines = async (): Promise<string[]> => (await metrics.registry.metrics()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   const value = async (series: string): Promise<number | undefined> => {
     const line = (await lines()).find((text) => text.startsWith(`${series} `));
@@ -59,7 +61,79 @@ function routedTo(address: string, { name = 'chat', reason = 'affinity-home', fi
 
 const at = `pool="chat",endpoint="${first}"`;
 
+const define = (address: string): EndpointDefinition => ({ address, weight: 1, labels: {}, requestsMax: undefined });
+
 describe('createMetrics', () => {
+  it('drops the series of endpoints, pools and routes that are gone, and has them for those that came', async () => {
+    const fleet = createFleet();
+    const metrics = create({ fleet });
+    for (const address of [first, second]) {
+      metrics.decided(routedTo(address));
+      metrics.firstToken('chat', address, 100);
+    }
+    const text = async (): Promise<string> => (await metrics.lines()).join('\n');
+    expect(await text()).toContain(second);
+    fleet.update([{ name: 'chat', endpoints: [define(first), define('10.0.0.3:80')] }], 0);
+    fleet.sweep(1, 0);
+    metrics.follow();
+    expect(await text()).not.toContain(second);
+    expect(await metrics.value(`fairlead_decisions_total{${at},reason="affinity-home"}`)).toBe(1);
+    metrics.decided(routedTo('10.0.0.3:80'));
+    expect(await metrics.value('fairlead_decisions_total{pool="chat",endpoint="10.0.0.3:80",reason="affinity-home"}')).toBe(1);
+    // What still ends there counts, without a series of its own.
+    metrics.released('chat', second, { ending: 'finished', signal: 'access-log' }, 5);
+    expect(await metrics.value('fairlead_requests_released_total{pool="chat",endpoint="other",ending="finished",signal="access-log"}')).toBe(1);
+    expect(await text()).not.toContain(second);
+
+    const batch = { ...pool, name: 'batch', cluster: 'batch-cluster' };
+    fleet.update([{ name: 'batch', endpoints: [define(first)] }], 10);
+    for (const nowMs of [11, 12, 60_000]) fleet.sweep(nowMs, 0);
+    metrics.follow({ table: { ...table, routes: table.routes.map((route) => ({ ...route, name: 'new', targets: [{ pool: batch, weight: 1 }] })) }, scrapedPools: ['batch'] });
+    expect(await text()).not.toMatch(/pool="chat"|10\.0\.0\.3/);
+    expect(await metrics.value('fairlead_pool_info{pool="batch",cluster="batch-cluster",policy="session-affinity"}')).toBe(1);
+    expect(await metrics.value('fairlead_engine_scrapes_total{pool="batch",outcome="ok"}')).toBe(0);
+    // An endpoint that comes again begins at nothing.
+    fleet.update([{ name: 'chat', endpoints: [define(second)] }], 70_000);
+    metrics.follow();
+    metrics.decided(routedTo(second));
+    expect(await metrics.value(`fairlead_decisions_total{pool="chat",endpoint="${second}",reason="affinity-home"}`)).toBe(1);
+  });
+
+  it('bounds the endpoints of a pool that have series of their own', async () => {
+    const addresses = Array.from({ length: 1_100 }, (_, i) => `10.0.${Math.floor(i / 250)}.${i % 250}:80`);
+    const fleet = new FleetView([{ name: 'chat', endpoints: addresses.map(define) }]);
+    const metrics = create({ fleet });
+    for (const endpoint of fleet.pool('chat')!.endpoints) {
+      endpoint.own.requests = 1;
+      metrics.decided(routedTo(endpoint.address));
+    }
+    const countOf = async (name: string): Promise<number> => (await metrics.lines()).filter((line) => line.startsWith(`${name}{`)).length;
+    expect(await countOf('fairlead_decisions_total')).toBe(1_001);
+    expect(await countOf('fairlead_requests_in_flight')).toBe(1_001);
+    expect(await metrics.value('fairlead_decisions_total{pool="chat",endpoint="other",reason="affinity-home"}')).toBe(100);
+    expect(await metrics.value('fairlead_requests_in_flight{pool="chat",endpoint="other"}')).toBe(100);
+  });
+
+  it('counts reloads and looks for endpoints by what came of them', async () => {
+    const metrics = create();
+    const reload = (outcome: 'applied' | 'unchanged' | 'refused'): void => metrics.configReloaded({ outcome, cause: 'file', file: 'f', version: undefined, problems: [] });
+    const success = (): Promise<number | undefined> => metrics.value('fairlead_config_last_reload_success');
+    expect(await success()).toBe(1);
+    reload('refused');
+    expect(await success()).toBe(0);
+    reload('refused');
+    reload('unchanged');
+    expect(await success()).toBe(1);
+    expect(await metrics.value('fairlead_config_reloads_total{outcome="refused"}')).toBe(2);
+    expect(await metrics.value('fairlead_config_reloads_total{outcome="applied"}')).toBe(0);
+    metrics.discovered('chat', 'dns', 3);
+    metrics.discoveryFailed('chat', 'dns', { source: 's', causes: [] });
+    metrics.discoveryFailed('of-no-configuration', 'dns', { source: 's', causes: [] });
+    expect(await metrics.value('fairlead_discovery_reads_total{pool="chat",source="dns",outcome="ok"}')).toBe(1);
+    expect(await metrics.value('fairlead_discovery_reads_total{pool="chat",source="dns",outcome="failed"}')).toBe(1);
+    expect((await metrics.lines()).join('\n')).not.toContain('of-no-configuration');
+  });
+
   it('counts scrapes by outcome, and tells how old the oldest metrics are', async () => {
     const fleet = createFleet();
     let nowMs = 10_000;
@@ -83,6 +157,34 @@ describe('createMetrics', () => {
     fleet.pool('chat')!.endpoint(first)!.metrics = undefined;
     expect(await metrics.value('fairlead_engine_metrics_age_seconds{pool="chat"}')).toBe(1);
     expect((await create().lines()).join('\n')).not.toMatch(/scrape|engine_metrics/);
+  });
+
+  it('counts changes of endpoints by the new state and its cause', async () => {
+    const metrics = create();
+    const change: EndpointChange = { pool: 'chat', address: first, from: 'ready', to: 'ejected', cause: 'failures', detail: 'x', by: undefined, atMs: 0, untilMs: 1 };
+    metrics.endpointChanged(change);
+    metrics.endpointChanged(change);
+    metrics.endpointChanged({ ...change, to: undefined, cause: 'removed' });
+    metrics.endpointChanged({ ...change, to: 'of-no-code' as 'ready', cause: 'neither' as 'calm' });
+    expect(await metrics.value(`fairlead_endpoint_changes_total{${at},to="ejected",cause="failures"}`)).toBe(2);
+    expect(await metrics.value(`fairlead_endpoint_changes_total{${at},to="gone",cause="removed"}`)).toBe(1);
+    expect(await metrics.value(`fairlead_endpoint_changes_total{${at},to="other",cause="other"}`)).toBe(1);
+  });
+
+  it('counts probes by outcome, and how long those took that passed', async () => {
+    const metrics = create();
+    expect((await metrics.lines()).join('\n')).not.toMatch(/^fairlead_probe/m);
+    metrics.probePassed('chat', first, 4);
+    metrics.probePassed('chat', second, 30);
+    metrics.probeFailed('chat', second, 'timeout', 'too late');
+    metrics.probeFailed('of-no-configuration', second, 'timeout', 'too late');
+    expect(await metrics.value('fairlead_probes_total{pool="chat",outcome="passed"}')).toBe(2);
+    expect(await metrics.value('fairlead_probes_total{pool="chat",outcome="timeout"}')).toBe(1);
+    expect(await metrics.value('fairlead_probes_total{pool="chat",outcome="model-missing"}')).toBe(0);
+    expect(await metrics.value('fairlead_probe_duration_seconds_bucket{pool="chat",le="0.005"}')).toBe(1);
+    expect(await metrics.value('fairlead_probe_duration_seconds_count{pool="chat"}')).toBe(2);
+    expect(await metrics.value('fairlead_probe_duration_seconds_sum{pool="chat"}')).toBeCloseTo(0.034);
+    expect((await metrics.lines()).join('\n')).not.toContain('of-no-configuration');
   });
 
   it('scores shadow policies: how often they agree, and how much sooner the better choice would have been', async () => {
@@ -186,7 +288,9 @@ describe('createMetrics', () => {
     metrics.streamClosed('let-go');
     metrics.message('request_headers');
     metrics.message('unknown');
-    metrics.refused('overloaded');
+    metrics.refused('overloaded', 'chat');
+    metrics.refused('route_not_found', undefined);
+    metrics.refused('overloaded', 'of-no-configuration');
     metrics.bodyUnusable('compressed');
     metrics.sessionCookie('unsent');
     metrics.failed(new Error('x'));
@@ -201,7 +305,9 @@ describe('createMetrics', () => {
       'fairlead_streams_closed_total{ending="let-go"}': 1,
       'fairlead_stream_messages_total{phase="request_headers"}': 1,
       'fairlead_stream_messages_total{phase="other"}': 1,
-      'fairlead_refusals_total{code="overloaded"}': 1,
+      'fairlead_refusals_total{pool="chat",code="overloaded"}': 1,
+      'fairlead_refusals_total{pool="",code="route_not_found"}': 1,
+      'fairlead_refusals_total{pool="other",code="overloaded"}': 1,
       'fairlead_bodies_unusable_total{cause="compressed"}': 1,
       fairlead_internal_errors_total: 1,
       fairlead_access_log_records_total: 5,
@@ -215,7 +321,7 @@ describe('createMetrics', () => {
 
   it('shows what can happen at 0 before it happens', async () => {
     const metrics = create();
-    expect(await metrics.value('fairlead_refusals_total{code="overloaded"}')).toBe(0);
+    expect(await metrics.value('fairlead_refusals_total{pool="chat",code="overloaded"}')).toBe(0);
     expect(await metrics.value('fairlead_foreign_reports_total{outcome="lost"}')).toBe(0);
     expect(await metrics.value('fairlead_streams_closed_total{ending="internal-error"}')).toBe(0);
     expect(await metrics.value('fairlead_internal_errors_total')).toBe(0);
@@ -300,7 +406,7 @@ describe('createMetrics', () => {
       metrics.released(name, name, { ending: 'finished', signal: 'access-log', status: i }, 1);
       metrics.released('chat', first, { ending: name as 'finished', signal: name as 'timer' }, 1);
       metrics.firstToken('chat', name, 1);
-      metrics.refused(name as 'overloaded');
+      metrics.refused(name as 'overloaded', undefined);
       metrics.message(name);
       metrics.answered(name as 'body', 1);
       metrics.bodyUnusable(name);
@@ -311,7 +417,7 @@ describe('createMetrics', () => {
     const lines = await metrics.lines();
     expect(lines.length).toBeLessThan(700);
     expect(await metrics.value(`fairlead_decisions_total{${at},reason="other"}`)).toBe(5_000 - 64 + 1);
-    expect(await metrics.value('fairlead_refusals_total{code="other"}')).toBe(5_000);
+    expect(await metrics.value('fairlead_refusals_total{pool="",code="other"}')).toBe(5_000);
     expect(await metrics.value('fairlead_decisions_total{pool="chat",endpoint="other",reason="affinity-home"}')).toBe(5_000);
   });
 
@@ -340,8 +446,8 @@ describe('createMetrics', () => {
   });
 
   it('keeps to its own registry, and adds what the process tells', async () => {
-    const metrics = create({ processMetrics: true });
-    create({ processMetrics: true });
+    const metrics = create({ processMetrics: 'all' });
+    create({ processMetrics: 'all' });
     expect(globalRegistry.getMetricsAsArray()).toEqual([]);
     const text = await metrics.registry.metrics();
     expect(text).toMatch(/^process_resident_memory_bytes \d+/m);

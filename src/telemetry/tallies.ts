@@ -40,6 +40,9 @@ abstract class TalliedMetric {
 
   protected abstract samples(): Sample[];
 
+  /** Takes away all series that have these labels, among others. */
+  abstract drop(labels: Readonly<Record<string, string>>): void;
+
   /** What the registry writes out. */
   get(): Promise<MetricDefinition & { type: string; aggregator: 'sum'; values: readonly Sample[] }> {
     const { name, help } = this;
@@ -47,9 +50,13 @@ abstract class TalliedMetric {
   }
 }
 
+function hasAll(labels: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {
+  return Object.entries(wanted).every(([name, value]) => labels[name] === value);
+}
+
 /** A counter: its series only grow. */
 export class TalliedCounter<L extends string = never> extends TalliedMetric {
-  readonly #children: { readonly labels: Labels<L>; readonly tally: Tally }[] = [];
+  #children: { readonly labels: Labels<L>; readonly tally: Tally }[] = [];
 
   constructor(registry: Registry, definition: MetricDefinition) {
     super(registry, 'counter', definition);
@@ -60,6 +67,10 @@ export class TalliedCounter<L extends string = never> extends TalliedMetric {
     const tally = { value: 0 };
     this.#children.push({ labels, tally });
     return tally;
+  }
+
+  override drop(labels: Readonly<Record<string, string>>): void {
+    this.#children = this.#children.filter((child) => !hasAll(child.labels, labels));
   }
 
   protected override samples(): Sample[] {
@@ -95,7 +106,7 @@ export class Observations {
 /** A histogram with the given upper bounds of its buckets, rising. */
 export class TalliedHistogram<L extends string> extends TalliedMetric {
   readonly #bounds: readonly number[];
-  readonly #children: { readonly labels: Labels<L>; readonly observations: Observations }[] = [];
+  #children: { readonly labels: Labels<L>; readonly observations: Observations }[] = [];
 
   constructor(registry: Registry, definition: MetricDefinition, bounds: readonly number[]) {
     super(registry, 'histogram', definition);
@@ -107,6 +118,10 @@ export class TalliedHistogram<L extends string> extends TalliedMetric {
     const observations = new Observations(this.#bounds);
     this.#children.push({ labels, observations });
     return observations;
+  }
+
+  override drop(labels: Readonly<Record<string, string>>): void {
+    this.#children = this.#children.filter((child) => !hasAll(child.labels, labels));
   }
 
   protected override samples(): Sample[] {
@@ -127,22 +142,29 @@ export class TalliedHistogram<L extends string> extends TalliedMetric {
 
 /**
  * Series by the value of one label. The names given first get one each when first used; of all other values only
- * `othersMax` do, and the rest share one named `other`, so that no input can make the number of series grow.
+ * `othersMax` do, and of all together `max`; the rest share one named `other`, so that no input can make the number of series grow.
  */
 export class Series<T> {
   readonly #make: (value: string) => T;
-  readonly #known: ReadonlySet<string>;
+  #known: ReadonlySet<string>;
   readonly #byValue = new Map<string, T>();
   #othersLeft: number;
+  readonly #max: number;
 
-  constructor(make: (value: string) => T, known: Iterable<string>, othersMax = 0) {
+  constructor(make: (value: string) => T, known: Iterable<string>, othersMax = 0, max = Infinity) {
     this.#make = make;
     this.#known = new Set(known);
     this.#othersLeft = othersMax;
+    this.#max = max;
   }
 
   of(value: string): T {
     return this.#byValue.get(value) ?? this.#admit(value);
+  }
+
+  /** Those there are, by value. */
+  entries(): IterableIterator<[string, T]> {
+    return this.#byValue.entries();
   }
 
   /** Makes the series of all known values, so that they are there at 0 before anything happened. */
@@ -151,10 +173,22 @@ export class Series<T> {
     return this;
   }
 
+  /** These are the known values from now on. Returns those that had a series and have none any more; theirs are to be dropped. */
+  renew(known: Iterable<string>): string[] {
+    const before = this.#known;
+    this.#known = new Set(known);
+    const gone = [...before].filter((value) => !this.#known.has(value) && this.#byValue.has(value));
+    for (const value of gone) this.#byValue.delete(value);
+    return gone;
+  }
+
   #admit(value: string): T {
-    if (!this.#known.has(value) && value !== 'other') {
-      if (this.#othersLeft === 0) return this.of('other');
-      this.#othersLeft -= 1;
+    if (value !== 'other') {
+      if (this.#byValue.size >= this.#max) return this.of('other');
+      if (!this.#known.has(value)) {
+        if (this.#othersLeft === 0) return this.of('other');
+        this.#othersLeft -= 1;
+      }
     }
     const made = this.#make(value);
     this.#byValue.set(value, made);
