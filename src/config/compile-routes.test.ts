@@ -72,12 +72,13 @@ describe('where a route leads', () => {
 });
 
 describe('guards', () => {
-  it('stand beside the policy: residency in front, saturation and deadline behind', () => {
+  it('stand beside the policy: residency in front, saturation, deadline and slow start behind', () => {
     expect(filtersOf(routeOf('{ targets: [{ pool: blue }], residency: { label: region, values: [eu] } }', 'facts: { priority: [{ header: x-class }] }'))).toEqual([
       'residency',
-      ...filtersOf(routeOf('{ targets: [{ pool: blue }] }', 'facts: { deadline: [] }')),
+      ...filtersOf(routeOf('{ targets: [{ pool: blue }] }', 'facts: { deadline: [] }')).filter((name) => name !== 'slow-start'),
       'saturation',
       'deadline',
+      'slow-start',
     ]);
   });
 

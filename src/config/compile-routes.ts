@@ -1,5 +1,5 @@
 import { compileGlob } from '../core/glob.ts';
-import type { Filter, Policy, Step } from '../core/policy.ts';
+import type { Policy } from '../core/policy.ts';
 import type { FactNeed } from '../core/request-facts.ts';
 import { createResidencyGuard, type Residency } from '../router/guards.ts';
 import { type HeaderMatcher, poolsOf, type Route, type RoutedPool, type RouteTarget, type RoutingTable, targetsOf, type WeightShift } from '../router/routing-table.ts';
@@ -12,8 +12,8 @@ export type Report = (segments: readonly PropertyKey[], message: string) => void
 
 /** Filters that stand beside a policy's own: those in front look first. */
 export interface Guards {
-  readonly before?: readonly Step<Filter>[];
-  readonly after?: readonly Step<Filter>[];
+  readonly before?: Policy['filters'];
+  readonly after?: Policy['filters'];
 }
 
 /** A pool whose policy, and the one that shadows it, have these filters as well. */
@@ -158,6 +158,8 @@ function doubtsAbout(route: Route, { residency, fallback = [], targets, shift }:
     const { label, values } = residency;
     for (const { name } of poolsOf(route)) {
       const pool = pools.find((candidate) => candidate.name === name);
+      // Nobody knows yet what a file will say.
+      if (pool?.discovery?.file !== undefined) continue;
       const labels = pool?.endpoints.map((endpoint) => ({ ...pool.labels, ...endpoint.labels })) ?? [];
       if (labels.some((own) => values.includes(own[label] ?? ''))) continue;
       doubts.push({

@@ -1,9 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { toRankAddress } from '../core/data-parallel-rank.ts';
 import { tokensPerMsDefault } from '../core/expected-wait.ts';
 import type { Filter, Policy, Step } from '../core/policy.ts';
 import type { FactNeed } from '../core/request-facts.ts';
-import type { EndpointDefinition } from '../fleet/endpoint.ts';
 import type { Shadow } from '../router/shadow.ts';
 import { createDeadlineGuard, createSaturationGuard } from '../router/guards.ts';
 import { metricsStaleIntervals } from '../router/probe-events.ts';
@@ -12,10 +10,14 @@ import { presets, type PipelineSpec, type StepSpec } from '../strategies/presets
 import { registry } from '../strategies/registry.ts';
 import type { Strategy } from '../strategies/strategy.ts';
 import { compileRoutes, type Report, withGuards } from './compile-routes.ts';
+import { checkHealth, createSlowStartGuard, toHealthSettings } from './compile-health.ts';
+import { checkScaling, toScalingSettings } from './compile-scaling.ts';
+import { toEndpoints } from './endpoint-list.ts';
 import type { LoadOutcome } from './load-outcome.ts';
 import type { FileContents } from './files.ts';
 import { type Problem, toPath } from './problem.ts';
 import type { Config, PolicyConfig, PoolConfig } from './schema.ts';
+import { toWorkerAddresses } from './worker-addresses.ts';
 
 /** Secrets that stand in the shipped examples. */
 const exampleSecrets = new Set(['change-me-one-per-fleet']);
@@ -52,9 +54,13 @@ export function compile(settings: Config, files: FileContents): LoadOutcome {
     problem(['listen', 'admin'], 'expected another address than listen.grpc');
   }
 
+  const workerAddresses = settings.workers === 'auto' ? [] : toWorkerAddresses(settings.listen, settings.workers);
+  if (typeof workerAddresses === 'string') problem(['listen', 'grpc'], workerAddresses);
+
   const pools = new Map<string, RoutedPool>();
   settings.pools.forEach((pool, index) => {
     if (pools.has(pool.name)) problem(['pools', index, 'name'], `${pool.name} is taken by an earlier pool`);
+    checkDiscovery(pool, ['pools', index], problem);
     const addresses = new Set<string>();
     pool.endpoints.forEach(({ address }, at) => {
       if (addresses.has(address)) problem(['pools', index, 'endpoints', at, 'address'], `${address} is in this pool already`);
@@ -66,7 +72,7 @@ export function compile(settings: Config, files: FileContents): LoadOutcome {
         message: 'dpSize differs: once Envoy has tried the endpoints it was told, it may send a request to one that lacks its rank; better a pool for each size',
       });
     }
-    const policy = withLengthNeeds(compilePolicy(pool.policy, ['pools', index, 'policy'], problem), pool.endpoints);
+    const policy = withLengthNeeds(compilePolicy(pool.policy, ['pools', index, 'policy'], problem), pool);
     const observeFirstToken = pool.observe.firstToken ?? policy.wantsFirstToken;
     if (policy.wantsFirstToken && !observeFirstToken) {
       warnings.push({
@@ -75,11 +81,14 @@ export function compile(settings: Config, files: FileContents): LoadOutcome {
       });
     }
     checkMetrics(pool, policy, ['pools', index], problem, warnings);
+    checkScaling(pool, observeFirstToken, ['pools', index], problem, warnings);
+    checkHealth(pool, ['pools', index], problem);
+    checkProbe(pool.health, ['pools', index, 'health', 'probe'], problem, warnings);
     const shadow = pool.shadow && compileShadow(pool.shadow, ['pools', index, 'shadow'], { policy, observeFirstToken }, problem, warnings);
     // Only with `readBody` may a shadow have a say in what is asked of a request.
     const needs = pool.shadow?.readBody === true && shadow !== undefined ? new Set([...policy.needs, ...shadow.policy.needs]) : policy.needs;
     const routed = { name: pool.name, cluster: pool.cluster ?? pool.name, policy: { ...policy, needs }, shadow, observeFirstToken };
-    pools.set(pool.name, withGuards(routed, { after: compileGuards(pool, settings, routed, ['pools', index], warnings) }));
+    pools.set(pool.name, withGuards(routed, { after: [...compileGuards(pool, settings, routed, ['pools', index], warnings), ...createSlowStartGuard(pool, policy.filters)] }));
   });
 
   const table = compileRoutes(settings, pools, problem, warnings);
@@ -93,8 +102,10 @@ export function compile(settings: Config, files: FileContents): LoadOutcome {
       affinitySecret: affinitySecret ?? randomBytes(32).toString('hex'),
       pools: settings.pools.map(({ name, labels: shared, endpoints }) => ({
         name,
-        endpoints: endpoints.flatMap((endpoint) => toEndpoints({ ...endpoint, labels: { ...shared, ...endpoint.labels } })),
+        endpoints: endpoints.flatMap((endpoint) => toEndpoints(endpoint, shared)),
       })),
+      scaling: settings.pools.map(toScalingSettings),
+      health: new Map(settings.pools.map((pool) => [pool.name, toHealthSettings(pool, pools.get(pool.name)?.observeFirstToken === true)])),
       files,
       table,
     },
@@ -144,6 +155,18 @@ function checkSessionCookie({ affinity, facts, state }: Config, affinitySecret: 
   }
 }
 
+function checkDiscovery({ endpoints, discovery }: PoolConfig, at: readonly PropertyKey[], problem: Report): void {
+  if (discovery === undefined) {
+    if (endpoints.length === 0) problem([...at, 'endpoints'], 'expected at least one endpoint, or discovery');
+    return;
+  }
+  const { file, dns } = discovery;
+  if (file === undefined && dns === undefined) problem([...at, 'discovery'], 'expected file, dns, or both');
+  if (dns === undefined) return;
+  if (dns.type === 'SRV' && dns.port !== undefined) problem([...at, 'discovery', 'dns', 'port'], 'expected none: SRV records tell the port');
+  if (dns.type !== 'SRV' && dns.port === undefined) problem([...at, 'discovery', 'dns', 'port'], `expected the port of the endpoints: ${dns.type} records tell none`);
+}
+
 function checkMetrics({ metrics }: PoolConfig, policy: Policy, at: readonly PropertyKey[], problem: Report, warnings: Problem[]): void {
   if (metrics?.timeoutMs !== undefined && metrics.timeoutMs > metricsStaleIntervals * metrics.intervalMs) {
     const max = metricsStaleIntervals * metrics.intervalMs;
@@ -152,6 +175,15 @@ function checkMetrics({ metrics }: PoolConfig, policy: Policy, at: readonly Prop
   const readers = policy.scorers.filter(({ name }) => registry.scorers.get(name)?.wantsMetrics === true).map(({ name }) => name);
   if (metrics === undefined && readers.length > 0) {
     warnings.push({ path: toPath([...at, 'metrics']), message: `absent: ${readers.join(', ')} rates all endpoints the same without what their metrics tell; write metrics: {}` });
+  }
+}
+
+function checkProbe({ probe }: PoolConfig['health'], at: readonly PropertyKey[], problem: Report, warnings: Problem[]): void {
+  if (probe === undefined) return;
+  const { path, model, modelsPath, intervalMs, timeoutMs } = probe;
+  if (timeoutMs !== undefined && timeoutMs > intervalMs) problem([...at, 'timeoutMs'], `expected at most ${intervalMs}, the interval`);
+  if (model === undefined && (path === modelsPath || modelsPath !== '/v1/models')) {
+    warnings.push({ path: toPath([...at, 'model']), message: `absent: ${modelsPath} is not looked at for what models it lists; name the one that must be loaded` });
   }
 }
 
@@ -222,26 +254,15 @@ function compilePolicy(written: PolicyConfig, at: readonly PropertyKey[], proble
   return { name, filters, scorers, picker: { name: picker?.name ?? 'none', run: picker?.run ?? unusable }, needs, headers, wantsFirstToken };
 }
 
-/** An endpoint with several data-parallel ranks is as many endpoints, each with the weight and the limits written. */
-function toEndpoints({ address, dpSize, weight, labels, limits }: PoolConfig['endpoints'][number]): EndpointDefinition[] {
-  const addresses = dpSize === 1 ? [address] : Array.from({ length: dpSize }, (_, rank) => toRankAddress(address, rank));
-  return addresses.map((id) => ({
-    address: id,
-    weight,
-    labels,
-    requestsMax: limits.requests,
-    contextTokensMax: limits.contextTokens,
-    kvTokensMax: limits.kvTokens,
-  }));
-}
-
 /**
  * Where endpoints have context lengths, keeping within limits takes the prompt's length; and the wanted answer's, for which the body has
  * to be read, where endpoints differ in them, so that there is something to choose.
  */
-function withLengthNeeds(policy: Policy, endpoints: PoolConfig['endpoints']): Policy {
+function withLengthNeeds(policy: Policy, { endpoints, discovery }: PoolConfig): Policy {
   const lengths = new Set(endpoints.map(({ limits }) => limits.contextTokens));
-  if (!policy.filters.some(({ name }) => name === 'within-limits') || (lengths.size === 1 && lengths.has(undefined))) return policy;
+  // Those that a file will name may have any.
+  const mayHaveLengths = discovery?.file !== undefined || [...lengths].some((length) => length !== undefined);
+  if (!policy.filters.some(({ name }) => name === 'within-limits') || !mayHaveLengths) return policy;
   return { ...policy, needs: new Set([...policy.needs, 'promptTokens', ...(lengths.size > 1 ? (['maxTokens'] as const) : [])]) };
 }
 

@@ -1,4 +1,6 @@
 import type { PoolDefinition } from '../fleet/fleet-view.ts';
+import type { PoolHealthSettings } from '../router/health-watch.ts';
+import type { ScalingSettings } from '../router/scaling-watch.ts';
 import type { RoutingTable } from '../router/routing-table.ts';
 import type { FileContents } from './files.ts';
 import type { Problem } from './problem.ts';
@@ -11,6 +13,10 @@ export interface CompiledConfig {
   readonly affinitySecret: string;
   readonly pools: readonly PoolDefinition[];
   readonly table: RoutingTable;
+  /** How the endpoints of each pool are judged, by the pool's name. */
+  readonly health: ReadonlyMap<string, PoolHealthSettings>;
+  /** How each pool scales. */
+  readonly scaling: readonly ScalingSettings[];
   /** What stood in the files that the configuration names. */
   readonly files: FileContents;
 }

@@ -32,7 +32,16 @@ describe('what is left out', () => {
   it('has its default, down to the last field', () => {
     const { settings } = usable(minimal);
     expect(settings).toEqual({
-      listen: { grpc: '127.0.0.1:9002', admin: '127.0.0.1:9003' },
+      listen: {
+        grpc: '127.0.0.1:9002',
+        admin: '127.0.0.1:9003',
+        transport: 'http2',
+        socketMode: '660',
+        resetLimit: 'auto',
+        keepalive: { intervalMs: 60_000, timeoutMs: 20_000 },
+        connectionAge: { maxMs: 0, graceMs: 30_000 },
+      },
+      workers: 1,
       state: { kind: 'memory' },
       affinity: {},
       facts: {
@@ -61,6 +70,12 @@ describe('what is left out', () => {
           name: 'chat',
           policy: { preset: 'sticky' },
           observe: {},
+          health: {
+            passive: { consecutiveFailures: 5, failureShare: 0.5, requestsMin: 10, windowMs: 10_000, backOffMs: 1_000, backOffMsMax: 30_000, trials: 3 },
+            slow: { factor: 5, samplesMin: 8 },
+            ejectedShareMax: 0.5,
+          },
+          slowStart: { durationMs: 10_000, initialShare: 0.1 },
           endpoints: [{ address: '10.0.0.1:8000', dpSize: 1, weight: 1, labels: {}, limits: {} }],
         },
       ],
@@ -69,6 +84,7 @@ describe('what is left out', () => {
       drain: { readinessDelayMs: 1_000, deadlineMs: 30_000 },
       explain: { header: false, allow: [] },
       decisionLog: { sample: 0, prefixHashes: false, trace: false },
+      reload: { watch: true },
       log: { level: 'info' },
     });
   });
@@ -112,6 +128,21 @@ describe('what is left out', () => {
     expect(settings.pools[0]?.metrics).toEqual({ kind: 'auto', intervalMs: 1_000 });
   });
 
+  it('probes once a second where nothing else is written, and only where probes are wanted', () => {
+    const { settings } = usable("pools: [{ name: a, endpoints: [{ address: '10.0.0.1:80' }], health: { probe: {} } }]");
+    expect(settings.pools[0]?.health.probe).toEqual({ path: '/health', modelsPath: '/v1/models', intervalMs: 1_000, failures: 2, passes: 1 });
+    expect(usable(minimal).settings.pools[0]?.health.probe).toBeUndefined();
+  });
+
+  it('is warned of a list of models in which no model is looked for', () => {
+    const withProbe = (probe: string): unknown => loadConfig(`pools: [{ name: a, endpoints: [{ address: '10.0.0.1:80' }], health: { probe: ${probe} } }]`);
+    const warnings = [{ path: 'pools[0].health.probe.model', message: 'absent: /v1/models is not looked at for what models it lists; name the one that must be loaded' }];
+    expect(withProbe('{ path: /v1/models }')).toMatchObject({ ok: true, warnings });
+    expect(withProbe('{ modelsPath: /models }')).toMatchObject({ ok: true, warnings: [{ path: 'pools[0].health.probe.model' }] });
+    expect(withProbe('{ path: /v1/models, model: llama }')).toMatchObject({ ok: true, warnings: [] });
+    expect(withProbe('{ modelsPath: /models, model: llama }')).toMatchObject({ ok: true, warnings: [] });
+  });
+
   it('is warned of a shadow policy that has to do without what the live one does not ask for', () => {
     const withShadow = (shadow: string, live = 'least-requests'): unknown =>
       loadConfig(`pools: [{ name: a, policy: { preset: ${live} }, observe: { firstToken: true }, shadow: ${shadow}, endpoints: [{ address: '10.0.0.1:80' }] }]`);
@@ -129,6 +160,18 @@ describe('what is left out', () => {
     ];
     expect(needsWith(false)).toEqual([]);
     expect(needsWith(true).sort()).toEqual(['prefix', 'promptTokens', 'session']);
+  });
+
+  it('may name no endpoints where they are to be found, looked up every 10 s at most', () => {
+    const { settings, pools } = usable('pools: [{ name: a, discovery: { dns: { name: chat.example, port: 80 } } }]');
+    expect(pools).toEqual([{ name: 'a', endpoints: [] }]);
+    expect(settings.pools[0]?.discovery).toEqual({ dns: { name: 'chat.example', type: 'A', port: 80, intervalMs: 10_000, allowEmpty: false } });
+  });
+
+  it('has prompts measured where a file may name endpoints of a certain context length', () => {
+    const needs = (discovery: string): string[] => [...usable(`pools: [{ name: a, policy: { preset: round-robin }, discovery: ${discovery}, endpoints: [{ address: '10.0.0.1:80' }] }]`).table.needs];
+    expect(needs('{ file: endpoints.yaml }')).toEqual(['promptTokens']);
+    expect(needs('{ dns: { name: chat.example, port: 80 } }')).toEqual([]);
   });
 
   it('is warned of where it leaves pools without requests', () => {
@@ -159,12 +202,23 @@ describe('a configuration with every field', () => {
 
   it('differs from the defaults in every field', () => {
     const defaults = usable(minimal).settings;
-    const sections = ['listen', 'facts', 'outputs', 'leases', 'limits', 'drain', 'explain', 'decisionLog', 'log'] as const;
+    const sections = ['listen', 'facts', 'outputs', 'leases', 'limits', 'drain', 'explain', 'decisionLog', 'reload', 'log'] as const;
     for (const section of sections) {
       for (const [field, value] of Object.entries(defaults[section])) {
         expect([section, field, (settings[section] as Record<string, unknown>)[field]]).not.toEqual([section, field, value]);
       }
     }
+  });
+
+  it('names where endpoints come from beside those written, by absolute path', () => {
+    const { files } = usable(full, path.dirname(fullFile));
+    expect(settings.pools[1]?.discovery).toEqual({
+      file: '../endpoints.yaml',
+      dns: { name: '_http._tcp.batch.example', type: 'SRV', intervalMs: 5_000, server: '10.0.0.53:53', allowEmpty: true },
+    });
+    expect([...files.endpointLists]).toEqual([['Batch.2_b-c', path.join(fixtures, 'endpoints.yaml')]]);
+    // Those whose contents were taken in.
+    expect(files.read).toEqual([path.join(fixtures, 'secret.txt')]);
   });
 
   it('issues a cookie unlike the default one in every field', () => {
@@ -189,7 +243,13 @@ describe('a configuration with every field', () => {
           { address: '[2001:db8::1]:65535#1', weight: 1, labels: {}, requestsMax: undefined },
         ],
       },
-      { name: 'Batch.2_b-c', endpoints: [{ address: '10.0.0.1:8000', weight: 1, labels: { region: 'eu' }, requestsMax: undefined }] },
+      {
+        name: 'Batch.2_b-c',
+        endpoints: [
+          { address: '10.0.0.1:8000', weight: 1, labels: { region: 'eu' }, requestsMax: undefined },
+          { address: '10.0.0.2:8000', weight: 1, labels: { region: 'eu' }, requestsMax: undefined, standby: true },
+        ],
+      },
     ]);
   });
 
@@ -205,7 +265,7 @@ describe('a configuration with every field', () => {
     expect(chosen?.matchesPath?.('/v1/completions')).toBe(true);
     expect(chosen?.matchesPath?.('/v2/completions')).toBe(false);
     expect([...(chosen?.needs ?? [])].sort()).toEqual(['promptTokens', 'session']);
-    expect(embeddings).toMatchObject({ matchesModel: undefined, needs: new Set() });
+    expect(embeddings).toMatchObject({ matchesModel: undefined, needs: new Set(['promptTokens']) });
     expect(tiers).toMatchObject({ name: 'tiers', promptTokens: { min: 1, max: 2000 }, maxTokens: { min: 0, max: 64 }, shift: { from: 'chat', durationMs: 5_400_000 } });
     expect(tiers?.fallback?.map(({ pool }) => pool.name)).toEqual(['Batch.2_b-c', 'chat']);
     expect(tiers?.matchesTenant?.('acme-1')).toBe(true);
@@ -217,9 +277,14 @@ describe('a configuration with every field', () => {
     const [chat, batch] = table.routes[0]!.targets.map(({ pool }) => pool.policy);
     expect(chat).toMatchObject({ name: 'session-affinity', picker: { name: 'session-affinity' } });
     // Limits have a part that is only a preference. What is written beside a preset comes after its own.
-    const standing = [{ name: 'ready', soft: false }, { name: 'within-limits', soft: false }, { name: 'within-limits', soft: true }];
-    expect(chat?.filters.slice(0, 4)).toMatchObject([...standing, { name: 'slow-start', soft: true }]);
-    expect(batch?.filters.slice(0, 3)).toMatchObject(standing);
+    const standing = [
+      { name: 'ready', soft: false },
+      { name: 'ready', soft: true },
+      { name: 'within-limits', soft: false },
+      { name: 'within-limits', soft: true },
+    ];
+    expect(chat?.filters.slice(0, 5)).toMatchObject([...standing, { name: 'slow-start', soft: true }]);
+    expect(batch?.filters.slice(0, 4)).toMatchObject(standing);
     expect(batch).toMatchObject({
       name: 'pipeline',
       scorers: [
@@ -227,7 +292,7 @@ describe('a configuration with every field', () => {
         { name: 'least-requests', weight: 1 },
       ],
       picker: { name: 'highest-score' },
-      needs: new Set(),
+      needs: new Set(['promptTokens']),
     });
   });
 

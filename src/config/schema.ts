@@ -15,6 +15,30 @@ const listenAddress = z
   .string()
   .refine((text) => parseHostPort(text) !== undefined, { error: 'expected host:port, such as 127.0.0.1:9002 or [::1]:9002' });
 
+const grpcAddress = z.string().refine((text) => (text.startsWith('unix:') ? /^unix:\/[^\0]{0,102}$/.test(text) : parseHostPort(text) !== undefined), {
+  error: 'expected host:port, such as 127.0.0.1:9002 or [::1]:9002, or unix:/path of at most 103 characters',
+});
+const listen = z.strictObject({
+  grpc: grpcAddress.default('127.0.0.1:9002'),
+  admin: listenAddress.default('127.0.0.1:9003'),
+  /** What serves gRPC; docs/transport.md. */
+  transport: z.enum(['http2', 'grpc-js']).default('http2'),
+  /** Mode of the file of a Unix socket. */
+  socketMode: z.string().regex(/^0?[0-7]{3}$/, { error: "expected a file mode as text, such as '660'" }).default('660'),
+  /** PEM files, read again when they change; with clientCaFile, clients have to show a certificate. */
+  tls: z.strictObject({ certFile: z.string().min(1), keyFile: z.string().min(1), clientCaFile: z.string().min(1).optional() }).optional(),
+  /** Whether calls that are reset before they were answered can end a connection; auto: unless its peer is local or shows a certificate. */
+  resetLimit: z.enum(['auto', 'guard', 'none']).default('auto'),
+  /** Pings that find connections whose client is gone; 0: none. */
+  keepalive: z
+    .strictObject({ intervalMs: z.int().min(0).max(86_400_000).default(60_000), timeoutMs: z.int().min(100).max(600_000).default(20_000) })
+    .prefault({}),
+  /** When clients are asked to connect anew, a tenth sooner or later, and how long their calls may take then; 0: never. */
+  connectionAge: z
+    .strictObject({ maxMs: z.int().min(0).max(2_000_000_000).default(0), graceMs: z.int().min(0).max(86_400_000).default(30_000) })
+    .prefault({}),
+});
+
 const endpointAddress = z.string().refine(
   (text) => {
     const parsed = parseHostPort(text);
@@ -124,6 +148,8 @@ const endpoint = z.strictObject({
   /** Weight and limits are those of one rank. */
   weight: z.number().positive().max(1_000_000).default(1),
   labels: z.record(z.string(), z.string()).default({}),
+  /** Kept in reserve: it serves only while its pool is under pressure; `pools[].standby` says when. */
+  standby: z.boolean().optional(),
   limits: z
     .strictObject({
       requests: z.int().positive().optional(),
@@ -134,17 +160,117 @@ const endpoint = z.strictObject({
     })
     .default({}),
 });
+/** When the reserve of a pool joins and leaves; docs/elasticity.md. */
+const standby = z.strictObject({
+  /** Either is pressure: a prompt would wait this long, or requests in flight have reached this part of the limits. */
+  pressure: z.strictObject({ waitMs: z.number().positive().max(600_000).default(1_000), inFlightShare: z.number().positive().max(1).default(0.9) }).prefault({}),
+  forMs: z.int().min(0).max(3_600_000).default(2_000),
+  /** What the pool would have to stay within without the one that is to leave. */
+  calm: z
+    .strictObject({
+      waitMs: z.number().min(0).max(600_000).default(200),
+      inFlightShare: z.number().min(0).max(1).default(0.6),
+      /** Part of what the others can prefill. */
+      utilization: z.number().positive().max(1).default(0.6),
+    })
+    .prefault({}),
+  calmForMs: z.int().min(0).max(86_400_000).default(60_000),
+});
+/** How the number of servers is reckoned that an autoscaler is advised of; docs/elasticity.md. */
+const autoscale = z.strictObject({
+  replicasMin: z.int().min(1).max(100_000).default(1),
+  replicasMax: z.int().min(1).max(100_000).optional(),
+  /** Part of what a server can do that is planned for. */
+  utilization: z.number().min(0.05).max(1).default(0.7),
+  /** Requests in flight that a server is planned to have; absent: `utilization` of its limit, where there is one. */
+  requestsPerReplica: z.number().positive().max(100_000).optional(),
+  /** Wait of a prompt above which more servers are wanted, whatever the other figures say. */
+  waitMs: z.number().positive().max(600_000).default(1_000),
+  /** Time in which what waits should be worked off. */
+  drainMs: z.int().min(1_000).max(3_600_000).default(10_000),
+  /** How long the highest advice stands before a lower one does. */
+  stabilizationMs: z.int().min(0).max(3_600_000).default(300_000),
+});
+/** Endpoints as a file or a call names them. */
+export const endpointListSchema = z.array(endpoint).max(10_000, { error: 'expected at most 10000 endpoints' });
+/** Where a pool's endpoints come from beside those written; docs/discovery.md. */
+const discovery = z.strictObject({
+  /** A YAML or JSON file with a list of endpoints, relative to the configuration's folder; watched. */
+  file: z.string().min(1).optional(),
+  dns: z
+    .strictObject({
+      name: z.string().regex(/^(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$/, { error: 'expected a host name' }),
+      type: z.enum(['A', 'AAAA', 'SRV']).default('A'),
+      /** Of A and AAAA, which tell none. */
+      port: z.int().min(1).max(65_535).optional(),
+      /** Longest time between two look-ups; a shorter TTL of the answer, down to a second, counts. */
+      intervalMs: z.int().min(1_000).max(3_600_000).default(10_000),
+      /** `ip:port` of the name server; absent: the machine's. */
+      server: endpointAddress.optional(),
+      /** Whether an answer without addresses means that there are no endpoints, instead of that something is wrong. */
+      allowEmpty: z.boolean().default(false),
+    })
+    .optional(),
+});
+const httpPath = z.string().regex(/^\/[\x21-\x7e]{0,255}$/, { error: 'expected a path that begins with / and has no spaces' });
 const engineMetrics = z.strictObject({
   /** auto: whichever kind the metrics are named after. */
   kind: z.enum(['auto', 'vllm', 'sglang', 'trtllm', 'triton']).default('auto'),
   /** Absent: where that kind has them, such as /metrics. */
-  path: z.string().regex(/^\/[\x21-\x7e]{0,255}$/, { error: 'expected a path that begins with / and has no spaces' }).optional(),
+  path: httpPath.optional(),
   /** Absent: the endpoint's own. */
   port: z.int().min(1).max(65_535).optional(),
   /** Each endpoint is asked this often; what is older than five intervals is not used. */
   intervalMs: z.int().min(100).max(60_000).default(1_000),
   /** Absent: a second, or five intervals if that is less. */
   timeoutMs: z.int().min(10).max(60_000).optional(),
+});
+/** How its model servers are asked whether they can serve; docs/health.md. */
+const probe = z.strictObject({
+  /** 2xx passes, any other status fails. */
+  path: httpPath.default('/health'),
+  /** Absent: the endpoint's own. */
+  port: z.int().min(1).max(65_535).optional(),
+  /** Model that a server must list; absent: it is not asked for its models. */
+  model: z.string().min(1).max(256).optional(),
+  modelsPath: httpPath.default('/v1/models'),
+  intervalMs: z.int().min(100).max(60_000).default(1_000),
+  /** For the whole probe; absent: half a second, or the interval if that is less. */
+  timeoutMs: z.int().min(10).max(60_000).optional(),
+  /** Failed probes in a row that take a server out, and passed ones that let it back in. */
+  failures: z.int().min(1).max(100).default(2),
+  passes: z.int().min(1).max(100).default(1),
+});
+/** What tells whether a pool's endpoints can serve. */
+const health = z.strictObject({
+  /** Absent: they are not probed. */
+  probe: probe.optional(),
+  /** By what becomes of requests: 5xx, resets, timeouts, no connection. false: endpoints are not judged by it. */
+  passive: z
+    .union([
+      z.literal(false),
+      z.strictObject({
+        consecutiveFailures: z.int().min(1).max(1_000).default(5),
+        /** Share of the requests in the window that failed, from `requestsMin` requests on. */
+        failureShare: z.number().min(0).max(1).default(0.5),
+        requestsMin: z.int().min(1).max(100_000).default(10),
+        windowMs: z.int().min(100).max(600_000).default(10_000),
+        /** Doubled each time in succession, up to the longest. */
+        backOffMs: z.int().min(10).max(600_000).default(1_000),
+        backOffMsMax: z.int().min(10).max(3_600_000).default(30_000),
+        /** Trial requests at a time, and successes that close it. */
+        trials: z.int().min(1).max(100).default(3),
+      }),
+    ], { error: 'expected false or { consecutiveFailures?, failureShare?, requestsMin?, windowMs?, backOffMs?, backOffMsMax?, trials? }' })
+    .prefault({}),
+  /** First tokens so many times slower than the peers', against what was to be expected. false: nobody is found slow. */
+  slow: z
+    .union([z.literal(false), z.strictObject({ factor: z.number().min(1.5).max(1_000).default(5), samplesMin: z.int().min(2).max(100).default(8) })], {
+      error: 'expected false or { factor?: 1.5 or more, samplesMin?: 2 to 100 }',
+    })
+    .prefault({}),
+  /** Most of a pool's endpoints that may be left out for failing or being slow. */
+  ejectedShareMax: z.number().min(0).max(1).default(0.5),
 });
 const pool = z.strictObject({
   name,
@@ -164,13 +290,25 @@ const pool = z.strictObject({
   observe: z.strictObject({ firstToken: z.boolean().optional() }).prefault({}),
   /** How its model servers' metrics are read; absent: they are not. */
   metrics: engineMetrics.optional(),
+  health: health.prefault({}),
+  /** Endpoints that join, or come back, take a growing part of their share. false: all of it at once. */
+  slowStart: z
+    .union([z.literal(false), z.strictObject({ durationMs: z.int().min(1).max(3_600_000).default(10_000), initialShare: z.number().min(0).max(1).default(0.1) })], {
+      error: 'expected false or { durationMs?, initialShare?: 0 to 1 }',
+    })
+    .prefault({}),
   /** Of all its endpoints; their own win. */
   labels: z.record(z.string(), z.string()).optional(),
   /** When requests are turned away: at this many waiting prompt tokens on every endpoint, for weight 1 and normal priority. */
   saturation: z.strictObject({ waitingTokens: z.int().positive() }).optional(),
   /** Prompt tokens that an endpoint of weight 1 computes in a millisecond: what deadlines and saturation are reckoned with. */
   prefillTokensPerMs: z.number().positive().max(1_000_000).optional(),
-  endpoints: z.array(endpoint).min(1, { error: 'expected at least one endpoint' }),
+  standby: standby.optional(),
+  autoscale: autoscale.optional(),
+  /** Where endpoints come from beside those written here; absent: from nowhere. */
+  discovery: discovery.optional(),
+  /** At least one, unless there is `discovery`. */
+  endpoints: endpointListSchema.default([]),
 });
 const glob = z.string().min(1).max(256);
 const modelName = z.string().min(1).max(256);
@@ -257,12 +395,21 @@ const redisState = z.strictObject({
 
 const network = z.union([z.cidrv4(), z.cidrv6(), z.ipv4(), z.ipv6()], { error: 'expected an IP address or network, such as 10.0.0.0/8' });
 
+/** What a pool does that says nothing of its reserve, or of autoscaling. */
+export const standbyDefaults = standby.parse({});
+export const autoscaleDefaults = autoscale.parse({});
+
 /** What `state: { kind: redis }` means where it says nothing more. */
 export const redisStateDefaults = redisState.parse({ kind: 'redis' });
 
+/** Workers of a process at most. */
+export const workersMax = 64;
+
 /** The configuration file. Strict: what it does not know is an error. */
 export const configSchema = z.strictObject({
-  listen: z.strictObject({ grpc: listenAddress.default('127.0.0.1:9002'), admin: listenAddress.default('127.0.0.1:9003') }).prefault({}),
+  listen: listen.prefault({}),
+  /** Threads that decide, each at an address of its own; auto: as many as there are cores. docs/workers.md. */
+  workers: z.union([z.int().min(1).max(workersMax), z.literal('auto')], { error: `expected 1 to ${workersMax}, or auto` }).default(1),
   state: z.discriminatedUnion('kind', [memoryState, redisState]).default({ kind: 'memory' }),
   affinity: z
     .strictObject({ secret: z.string().min(1, { error: 'expected a secret; leave it out to have one made up' }).optional(), secretFile: z.string().optional(), cookie: sessionCookie.optional() })
@@ -319,6 +466,13 @@ export const configSchema = z.strictObject({
       trace: z.boolean().default(false),
     })
     .prefault({}),
+  /** What this file and those it names become while the router runs; docs/reload.md. */
+  reload: z
+    .strictObject({
+      /** Whether changes of the files are taken up by themselves; SIGHUP and the admin API always do it. */
+      watch: z.boolean().default(true),
+    })
+    .prefault({}),
   log: z.strictObject({ level: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info') }).prefault({}),
 });
 
@@ -326,6 +480,8 @@ export const configSchema = z.strictObject({
 export type Config = z.output<typeof configSchema>;
 /** One pool of it. */
 export type PoolConfig = Config['pools'][number];
+/** One endpoint as written. */
+export type EndpointConfig = z.output<typeof endpoint>;
 /** One route of it. */
 export type RouteConfig = NonNullable<Config['routes']>[number];
 /** Where a fact is found. */

@@ -75,6 +75,20 @@ export class ForeignLoad {
     this.#routers.delete(router);
   }
 
+  /** An endpoint is gone, with all that was told of it. To be called while the pool still has it. */
+  forgetEndpoint(address: string, nowMs: number): void {
+    const endpoint = this.#pool.endpoint(address);
+    for (const [router, { told, pushes }] of this.#routers) {
+      const entry = told.get(address);
+      if (entry === undefined) continue;
+      told.delete(address);
+      if (endpoint === undefined) continue;
+      if (!pushes) endpoint.guessFor(-1, entry.addedThen);
+      addTo(endpoint.foreign, noLoad, entry.load);
+      endpoint.line.settle(router, { requests: 0, tokens: 0 }, nowMs);
+    }
+  }
+
   /**
    * Nobody can be heard for now: what was told last stands as if it were told again now. The guess covers the time between two
    * snapshots; over an outage it would grow without end.

@@ -1,0 +1,141 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { CompiledConfig, LoadOutcome } from '../config/load-outcome.ts';
+import type { Problem } from '../config/problem.ts';
+import { FileWatch } from '../discovery/file-watch.ts';
+import type { ConfigReload, ReloadCause, ReloadEvents } from '../router/reload-events.ts';
+import { versionOf } from './config-version.ts';
+import { findFrozen } from './frozen-settings.ts';
+
+/** The configuration in force, and what came of the last attempt to replace it. */
+export interface ConfigStatus {
+  readonly file: string;
+  /** Tells versions apart, also between routers. */
+  readonly version: string;
+  /** Milliseconds since the Unix epoch. */
+  readonly loadedAtMs: number;
+  readonly warnings: readonly Problem[];
+  /** Undefined: it was never read again. */
+  readonly lastReload: (ConfigReload & { readonly atMs: number }) | undefined;
+}
+
+export interface ReloaderOptions {
+  /** Absolute path of the configuration. */
+  readonly file: string;
+  readonly running: CompiledConfig;
+  readonly warnings: readonly Problem[];
+  /** Reads, checks and compiles the file. Never throws. */
+  readonly load: (file: string) => LoadOutcome;
+  /** Puts a configuration into force, whole, before it returns. */
+  readonly apply: (config: CompiledConfig) => void;
+  readonly events: Pick<ReloadEvents, 'configReloaded'>;
+  /** Milliseconds since the Unix epoch. */
+  readonly wallMs: () => number;
+  /** Of `FileWatch`. */
+  readonly settleMs?: number;
+  readonly pollMs?: number;
+}
+
+/**
+ * Reads the configuration again when told to, or when one of its files changes, and puts it into force where it can be used whole; else
+ * the one before it stays, whole.
+ */
+export class ConfigReloader {
+  readonly #options: ReloaderOptions;
+  #running: CompiledConfig;
+  #status: ConfigStatus;
+  #watch: { readonly files: readonly string[]; readonly watch: FileWatch } | undefined;
+  #stopped = false;
+
+  constructor(options: ReloaderOptions) {
+    const { file, running, warnings, wallMs } = options;
+    this.#options = options;
+    this.#running = running;
+    this.#status = { file, version: versionOf(running), loadedAtMs: wallMs(), warnings, lastReload: undefined };
+  }
+
+  get status(): ConfigStatus {
+    return this.#status;
+  }
+
+  /** Watches the files from now on, where the configuration says so. */
+  start(): void {
+    this.#follow();
+  }
+
+  /** Ends at once. Idempotent. */
+  stop(): void {
+    this.#stopped = true;
+    this.#watch?.watch.stop();
+  }
+
+  /** Reads the configuration now. Never throws: what cannot be put into force is refused. */
+  reload(cause: ReloadCause): ConfigReload {
+    const { file, events, wallMs } = this.#options;
+    const outcome = this.#try();
+    const reload: ConfigReload = { ...outcome, cause, file };
+    const atMs = wallMs();
+    const { warnings } = outcome;
+    this.#status = {
+      ...this.#status,
+      ...(outcome.outcome !== 'refused' && { warnings }),
+      ...(outcome.outcome === 'applied' && { version: outcome.version, loadedAtMs: atMs }),
+      lastReload: { outcome: reload.outcome, cause, file, version: reload.version, problems: reload.problems, atMs },
+    };
+    events.configReloaded(reload);
+    this.#follow();
+    return reload;
+  }
+
+  #try(): Pick<ConfigReload, 'problems'> & { readonly warnings: readonly Problem[] } & (
+      | { readonly outcome: 'applied' | 'unchanged'; readonly version: string }
+      | { readonly outcome: 'refused'; readonly version: string | undefined }
+    ) {
+    const { file, load, apply } = this.#options;
+    const loaded = load(file);
+    if (!loaded.ok) return { outcome: 'refused', version: undefined, problems: loaded.problems, warnings: [] };
+    const { warnings } = loaded;
+    const version = versionOf(loaded.config);
+    const problems = findFrozen(this.#running, loaded.config);
+    if (problems.length > 0) return { outcome: 'refused', version, problems, warnings };
+    // One that was made up stays: sessions go by it.
+    const config: CompiledConfig = { ...loaded.config, affinitySecret: this.#running.affinitySecret };
+    if (this.#isInForce(loaded)) {
+      return { outcome: 'unchanged', version, problems: [], warnings };
+    }
+    try {
+      apply(config);
+    } catch (error) {
+      return { outcome: 'refused', version, problems: [{ path: '', message: `cannot be put into force, which is a bug: ${String(error)}` }], warnings };
+    }
+    this.#running = config;
+    return { outcome: 'applied', version, problems: [], warnings };
+  }
+
+  /** Watches the files that count now, and no others. */
+  #follow(): void {
+    const { file, settleMs, pollMs } = this.#options;
+    const { settings, files } = this.#running;
+    const wanted = settings.reload.watch && !this.#stopped ? [...new Set([file, ...files.read])] : [];
+    if (isDeepStrictEqual(wanted, this.#watch?.files ?? [])) return;
+    this.#watch?.watch.stop();
+    this.#watch = undefined;
+    if (wanted.length === 0) return;
+    const watch = new FileWatch({
+      files: wanted,
+      onChange: () => void this.reload('file'),
+      ...(settleMs !== undefined && { settleMs }),
+      ...(pollMs !== undefined && { pollMs }),
+    });
+    this.#watch = { files: wanted, watch };
+    void watch.start().then(() => {
+      // What changed between being read and being watched.
+      if (this.#watch?.watch === watch && !this.#stopped && !this.#isInForce(this.#options.load(file))) this.reload('file');
+    });
+  }
+
+  /** Whether a configuration is the one in force, but for a secret that was made up. */
+  #isInForce(loaded: LoadOutcome): boolean {
+    const { settings, files } = this.#running;
+    return loaded.ok && isDeepStrictEqual([loaded.config.settings, loaded.config.files], [settings, files]);
+  }
+}
