@@ -4,11 +4,12 @@ import { rankHeader, toHostPort, toRank } from '../core/data-parallel-rank.ts';
 import {
   AppendAction,
   type CommonResponse,
+  type HeaderMutation,
   type HeaderValueOption,
   type ProcessingMode,
   type ProcessingResponse,
   type Struct,
-  toStruct,
+  type Value,
 } from './messages.ts';
 
 /** Names of the headers that carry a decision. */
@@ -30,24 +31,30 @@ const empty: CommonResponse = {};
 export class AnswerWriter {
   readonly #outputs: Outputs;
   readonly #ownHeaders: string[];
+  /** Removed with a decision, whose other headers are overwritten. */
+  readonly #removed: string[];
+  readonly #removedWithoutRank: string[];
+  readonly #clusters = new Map<string, HeaderValueOption>();
 
   constructor(outputs: Outputs) {
     this.#outputs = outputs;
+    this.#removed = [...(outputs.ownRequestHeaders ?? [])];
+    this.#removedWithoutRank = [rankHeader, ...this.#removed];
     this.#ownHeaders = [outputs.clusterHeader, outputs.endpointHeader, rankHeader, ...(outputs.ownRequestHeaders ?? [])];
   }
 
   /** The decision as an answer to the request headers. */
   routedHeaders(routed: Routed, override: ProcessingMode | undefined): ProcessingResponse {
-    return {
-      request_headers: { response: this.#routing(routed) },
-      dynamic_metadata: this.#metadata(routed),
-      ...(override && { mode_override: override }),
-    };
+    const endpoints = toHostPorts(routed.addresses);
+    const answer: ProcessingResponse = { request_headers: { response: this.#routing(routed, endpoints) }, dynamic_metadata: this.#metadata(routed, endpoints) };
+    if (override !== undefined) answer.mode_override = override;
+    return answer;
   }
 
   /** The decision as an answer to a buffered request body. */
   routedBody(routed: Routed): ProcessingResponse {
-    return { request_body: { response: this.#routing(routed) }, dynamic_metadata: this.#metadata(routed) };
+    const endpoints = toHostPorts(routed.addresses);
+    return { request_body: { response: this.#routing(routed, endpoints) }, dynamic_metadata: this.#metadata(routed, endpoints) };
   }
 
   /**
@@ -56,10 +63,11 @@ export class AnswerWriter {
    * processor_state.h).
    */
   routedWithBody(routed: Routed, body: Buffer, declaresLength: boolean): ProcessingResponse {
-    const { header_mutation: { set_headers = [], ...rest } = {}, ...routing } = this.#routing(routed);
+    const endpoints = toHostPorts(routed.addresses);
+    const { header_mutation: { set_headers = [], ...rest } = {}, ...routing } = this.#routing(routed, endpoints);
     const headers = declaresLength ? [...set_headers, setHeader('content-length', String(body.length))] : set_headers;
     const response = { ...routing, header_mutation: { ...rest, set_headers: headers }, body_mutation: { body } };
-    return { request_body: { response }, dynamic_metadata: this.#metadata(routed) };
+    return { request_body: { response }, dynamic_metadata: this.#metadata(routed, endpoints) };
   }
 
   /** Lets a piece of the request body go on as `body`; for modes other than FULL_DUPLEX_STREAMED. */
@@ -91,7 +99,7 @@ export class AnswerWriter {
 
   /** Adds the decision, as metadata alone, to an answer that cannot carry headers. */
   withChoice(answer: ProcessingResponse, routed: Routed): ProcessingResponse {
-    return { ...answer, dynamic_metadata: this.#metadata(routed) };
+    return { ...answer, dynamic_metadata: this.#metadata(routed, toHostPorts(routed.addresses)) };
   }
 
   /**
@@ -120,36 +128,36 @@ export class AnswerWriter {
     };
   }
 
-  #routing({ pool, addresses }: Routed): CommonResponse {
+  #routing({ pool, addresses }: Routed, endpoints: string): CommonResponse {
     const rank = toRank(addresses[0] ?? '');
+    const set = [this.#clusterOption(pool.cluster), setHeader(this.#outputs.endpointHeader, endpoints)];
+    const mutation: HeaderMutation = { set_headers: set };
+    if (rank !== undefined) set.push(setHeader(rankHeader, String(rank)));
     // Of the rank, the client's copy, or that of a decision made again.
-    const removed = [...(rank === undefined ? [rankHeader] : []), ...(this.#outputs.ownRequestHeaders ?? [])];
-    return {
-      header_mutation: {
-        set_headers: [
-          setHeader(this.#outputs.clusterHeader, pool.cluster),
-          setHeader(this.#outputs.endpointHeader, toHostPorts(addresses)),
-          ...(rank === undefined ? [] : [setHeader(rankHeader, String(rank))]),
-        ],
-        ...(removed.length > 0 && { remove_headers: removed }),
-      },
-      // `cluster_header` routes were matched before the header was there.
-      clear_route_cache: true,
-    };
+    mutation.remove_headers = rank === undefined ? this.#removedWithoutRank : this.#removed;
+    // `cluster_header` routes were matched before the header was there.
+    return { header_mutation: mutation, clear_route_cache: true };
   }
 
-  #metadata({ lease, route, pool, model, isFallback, addresses, decision }: Routed): Struct {
-    return toStruct({
-      'envoy.lb': { [this.#outputs.endpointHeader]: toHostPorts(addresses) },
-      fairlead: {
-        lease,
-        route,
-        pool: pool.name,
-        reason: decision.reason,
-        ...(isFallback && { fallback: pool.name }),
-        ...(model !== undefined && { model }),
-      },
-    });
+  /** Put together by hand, for each request has one. */
+  #metadata({ lease, route, pool, model, isFallback, decision }: Routed, endpoints: string): Struct {
+    const told: Record<string, Value> = {
+      lease: { stringValue: lease },
+      route: { stringValue: route },
+      pool: { stringValue: pool.name },
+      reason: { stringValue: decision.reason },
+    };
+    if (isFallback) told['fallback'] = { stringValue: pool.name };
+    if (model !== undefined) told['model'] = { stringValue: model };
+    const chosen = { [this.#outputs.endpointHeader]: { stringValue: endpoints } };
+    return { fields: { 'envoy.lb': { structValue: { fields: chosen } }, fairlead: { structValue: { fields: told } } } };
+  }
+
+  /** The same object for each request of a pool: there are as many as clusters in the configuration. */
+  #clusterOption(cluster: string): HeaderValueOption {
+    let option = this.#clusters.get(cluster);
+    if (option === undefined) this.#clusters.set(cluster, (option = setHeader(this.#outputs.clusterHeader, cluster)));
+    return option;
   }
 }
 

@@ -625,7 +625,8 @@ export class BodyScanner {
     while (pos < end) {
       const byte = bytes[pos]!;
       if (byte === QUOTE) {
-        pos = this.#skipString(bytes, pos + 1);
+        const plainEnd = shortPlainStringEnd(bytes, pos + 1, end);
+        pos = plainEnd === -1 ? this.#skipString(bytes, pos + 1) : plainEnd;
         if (pos === -1) {
           this.#state = IN_SKIPPED_STRING;
           return end;
@@ -929,32 +930,28 @@ export class BodyScanner {
     return quote === -1 ? this.#stopAt : this.#endSkippedString(bytes, quote);
   }
 
-  /** The closing quote of a string whose contents do not matter; -1 if the chunk ends before it. */
+  /**
+   * The closing quote of a string whose contents do not matter; -1 if the chunk ends before it. Looks for quotes alone: the backslashes just
+   * before one tell whether it is escaped.
+   */
   #skipString(bytes: Buffer, from: number): number {
     const end = this.#stopAt;
     const view = this.#viewOf(bytes);
-    let pos = from;
-    if (this.#escape !== ESCAPE_NONE) {
+    let start = from;
+    if (this.#escape !== ESCAPE_NONE && start < end) {
       this.#escape = ESCAPE_NONE;
-      pos += 1;
+      start += 1;
     }
+    let pos = start;
     while (pos < end) {
       const near = Math.min(end, pos + NEAR_BYTES);
-      pos = findNearQuoteOrBackslash(bytes, view, pos, near);
-      if (pos < near) {
-        if (bytes[pos] === QUOTE) return pos;
-        pos += 2;
-      } else if (pos < end) {
-        // A long plain stretch: go to the next quote and see by the backslashes before it whether it is escaped.
-        const stop = Math.min(nextIndexOf(bytes, QUOTE, pos), end);
-        let run = stop;
-        while (run > pos && bytes[run - 1] === BACKSLASH) run -= 1;
-        const isEscaped = ((stop - run) & 1) === 1;
-        if (stop < end && !isEscaped) return stop;
-        pos = isEscaped ? stop + 1 : stop;
-      }
+      pos = findNearQuote(bytes, view, pos, near);
+      if (pos === near && pos < end) pos = Math.min(nextIndexOf(bytes, QUOTE, pos), end);
+      if (pos < end && !isEscapedAt(bytes, start, pos)) return pos;
+      if (pos === end) break;
+      pos += 1;
     }
-    if (pos > end) this.#escape = ESCAPE_LETTER;
+    if (isEscapedAt(bytes, start, end)) this.#escape = ESCAPE_LETTER;
     return -1;
   }
 
@@ -1092,10 +1089,49 @@ const ONES = 0x01010101;
 const HIGH_BITS = 0x80808080;
 
 /**
- * The first quote or backslash in [from, to), or `to`. Looks at 8 bytes a step, in two words: `(x - 0x01010101) & ~x & 0x80808080`
- * is nonzero if and only if a byte of x is zero, and its lowest bit is in the lowest such byte (Alan Mycroft's test; above that
- * byte it can err).
+ * Nonzero if and only if a byte of the word is a quote; the lowest bit set is in the lowest such byte. `(x - 0x01010101) & ~x & 0x80808080`
+ * finds the zero bytes of x (Alan Mycroft's test; above the lowest one it can err).
  */
+function quotesIn(word: number): number {
+  const quotes = word ^ (QUOTE * ONES);
+  return (quotes - ONES) & ~quotes & HIGH_BITS;
+}
+
+/** The first quote in [from, to), or `to`. */
+function findNearQuote(bytes: Buffer, view: DataView, from: number, to: number): number {
+  let pos = from;
+  for (const last = to - 8; pos <= last; pos += 8) {
+    const low = quotesIn(view.getInt32(pos, true));
+    const high = quotesIn(view.getInt32(pos + 4, true));
+    if (low !== 0) return pos + lowestByteIn(low);
+    if (high !== 0) return pos + 4 + lowestByteIn(high);
+  }
+  while (pos < to && bytes[pos] !== QUOTE) pos += 1;
+  return pos;
+}
+
+/** Whether what stands at `at` is escaped: an odd number of backslashes comes just before it, none of them before `start`. */
+function isEscapedAt(bytes: Buffer, start: number, at: number): boolean {
+  let run = at;
+  while (run > start && bytes[run - 1] === BACKSLASH) run -= 1;
+  return ((at - run) & 1) === 1;
+}
+
+/** Bytes of a string that are looked at one by one: most keys are shorter. */
+const SHORT_BYTES = 16;
+
+/** The closing quote of a short string without escapes; -1 if it is not short, has one, or does not end before `end`. */
+function shortPlainStringEnd(bytes: Buffer, from: number, end: number): number {
+  const last = Math.min(end, from + SHORT_BYTES);
+  for (let pos = from; pos < last; pos += 1) {
+    const byte = bytes[pos]!;
+    if (byte === QUOTE) return pos;
+    if (byte === BACKSLASH) return -1;
+  }
+  return -1;
+}
+
+/** The first quote or backslash in [from, to), or `to`. Looks at 8 bytes a step, in two words, by the same test. */
 function findNearQuoteOrBackslash(bytes: Buffer, view: DataView, from: number, to: number): number {
   let pos = from;
   for (const last = to - 8; pos <= last; pos += 8) {

@@ -3,9 +3,10 @@ import { type FactNeed, prefixBlockTokens, type RequestFacts } from '../core/req
 import type { Hash64 } from '../core/hash.ts';
 import type { BodyScanner, ScanPlan } from './body-scanner.ts';
 import { readForwardedAddress, toClientNetwork } from './client-address.ts';
-import type { HeaderMap } from './messages.ts';
+import type { HeaderMap, HeaderValue } from './messages.ts';
 import { toPromptFields } from './prompt-fields.ts';
 import type { CookieReading, SessionCookies } from './session-cookie.ts';
+import { HeaderView } from './wire/processing-request.ts';
 
 /** Where a fact is found as the client wrote it. */
 export type NamedSource = { readonly header: string } | { readonly cookie: string } | { readonly body: string };
@@ -86,8 +87,8 @@ export class FactReader {
   readonly #wanted: ReadonlySet<string>;
   /** Bytes of a body looked at, at most. */
   readonly scanBytesMax: number;
-  /** By what they look for: a scanner compiles each plan once, by identity. As many as there are paths and needs. */
-  readonly #plans = new Map<string, ScanPlan>();
+  /** By the fields of the prompt (one list for each kind of path) and what else is looked for: a scanner compiles each plan once, by identity. */
+  readonly #plans = new Map<readonly string[], Map<number, ScanPlan>>();
 
   /**
    * `prefixSeed`: what prefix hashes start from; the same in all routers of a fleet. `asked`: headers that routes and filters look at.
@@ -124,10 +125,10 @@ export class FactReader {
    */
   readHeaders(headers: HeaderMap | undefined, clientAddress?: string): HeaderFacts {
     const values = new Map<string, string>();
-    for (const { key, value, raw_value } of headers?.headers ?? []) {
-      if (key === undefined) continue;
-      if (!this.#wanted.has(key)) continue;
-      const text = raw_value !== undefined && raw_value.length > 0 ? raw_value.toString('utf8') : (value ?? '');
+    for (const header of headers?.headers ?? []) {
+      const { key } = header;
+      if (key === undefined || !this.#wanted.has(key)) continue;
+      const text = header instanceof HeaderView ? header.text() : toText(header);
       const earlier = values.get(key);
       if (earlier === undefined) values.set(key, text);
       else if (key === 'cookie') values.set(key, `${earlier}; ${text}`);
@@ -143,7 +144,7 @@ export class FactReader {
       values,
       contentLengthBytes: length !== undefined && /^\d{1,15}$/.test(length) ? Number(length) : undefined,
       bodyUnusable: promptFields === undefined ? 'unknown-path' : unusableBecause(values),
-      promptFields: promptFields ?? [],
+      promptFields: promptFields ?? noFields,
       clientAddress,
       cookie: this.#readCookie(values),
     };
@@ -176,12 +177,16 @@ export class FactReader {
   /** The scan that finds what headers left open. Equal needs give the identical plan. */
   planScan(headers: HeaderFacts, missing: ReadonlySet<FactNeed>, measurePrompt: boolean): ScanPlan {
     const inBody = namedFacts.filter((fact) => (fact === 'tenant' || missing.has(fact)) && this.needsBody(fact, headers));
-    const name = [...inBody, missing.has('stream'), missing.has('maxTokens'), missing.has('prefix'), measurePrompt, ...headers.promptFields].join();
-    let plan = this.#plans.get(name);
-    if (plan === undefined) {
-      plan = this.#makePlan(inBody, headers.promptFields, missing, measurePrompt);
-      this.#plans.set(name, plan);
-    }
+    // A bit for each need.
+    let needs = measurePrompt ? 1 : 0;
+    if (missing.has('stream')) needs |= 2;
+    if (missing.has('maxTokens')) needs |= 4;
+    if (missing.has('prefix')) needs |= 8;
+    for (const fact of inBody) needs |= 16 << namedFacts.indexOf(fact);
+    let plans = this.#plans.get(headers.promptFields);
+    if (plans === undefined) this.#plans.set(headers.promptFields, (plans = new Map<number, ScanPlan>()));
+    let plan = plans.get(needs);
+    if (plan === undefined) plans.set(needs, (plan = this.#makePlan(inBody, headers.promptFields, missing, measurePrompt)));
     return plan;
   }
 
@@ -287,7 +292,12 @@ export class FactReader {
   }
 }
 
+function toText({ value = '', raw_value: raw }: HeaderValue): string {
+  return raw !== undefined && raw.length > 0 ? raw.toString('utf8') : value;
+}
+
 const noHeaders: ReadonlyMap<string, string> = new Map();
+const noFields: readonly string[] = [];
 
 /** Priorities by name; the numbers between and beyond them may be sent as well. */
 const priorityNames: Readonly<Record<string, number>> = { low: -1, normal: 0, high: 1, critical: 2 };

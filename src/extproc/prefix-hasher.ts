@@ -2,12 +2,15 @@ import type { Hash64 } from '../core/hash.ts';
 
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per byte would cost time */
 
+/** Bytes taken in one step: two words of 32 bits for each lane. */
+const groupBytes = 32;
+
 /**
- * Chained block hashes of a stream of bytes. A block is taken in pairs of words of 32 bits (little-endian, the last pair padded
- * with zeros). Each word is mixed, the words of a pair are mixed into each other, and each goes to one of two lanes, so that any
- * change reaches both lanes, yet neither lane waits for the other. A block starts from the lanes that the block before it ended with.
- * Mixing steps and constants are those of Austin Appleby's MurmurHash3 (public domain; x86_128, lanes 1 and 2); the mixing of a
- * pair is not.
+ * Chained block hashes of a stream of bytes. A block is taken in groups of eight words of 32 bits (little-endian, the last group padded
+ * with zeros), two for each of four lanes: one goes in before the lane is multiplied and rotated, one after. A lane can be followed back
+ * step by step, so that a change of any one word always shows; no lane waits for another, and reading the words is most of the work. At a
+ * block's end the lanes are mixed, and the next block starts from what they are then. How they are mixed, and the constants, are those of
+ * Austin Appleby's MurmurHash3 (public domain; x86_128); the lanes' own step is not.
  *
  * Routers share these hashes: another result for the same bytes is a breaking change.
  */
@@ -15,12 +18,13 @@ export class PrefixHasher {
   readonly hashes: number[] = [];
   readonly #blockBytes: number;
   readonly #blocksMax: number;
-  #lane1 = 0;
-  #lane2 = 0;
-  /** Bytes of the block in progress, and those of them that do not fill a pair yet. */
+  #lane1: number;
+  #lane2: number;
+  #lane3: number;
+  #lane4: number;
+  /** Bytes of the block in progress; those of them that do not fill a group yet are kept in `rest`. */
   #filled = 0;
-  #word1 = 0;
-  #word2 = 0;
+  #rest: DataView | undefined;
 
   /** `seed`: where the first block starts from; routers that share hashes share it, and others cannot tell prompts from them. */
   constructor(blockBytes: number, blocksMax: number, seed: Hash64 = { high: 0, low: 0 }) {
@@ -28,6 +32,8 @@ export class PrefixHasher {
     this.#blocksMax = blocksMax;
     this.#lane1 = seed.high | 0;
     this.#lane2 = seed.low | 0;
+    this.#lane3 = ~seed.high;
+    this.#lane4 = ~seed.low;
   }
 
   get isFull(): boolean {
@@ -45,74 +51,75 @@ export class PrefixHasher {
     let pos = from;
     while (pos < end) {
       const blockEnd = Math.min(end, pos + this.#blockBytes - this.#filled);
-      while (pos < blockEnd && (this.#filled & 7) !== 0) this.#addByte(bytes[pos++]!);
-      const pairsEnd = blockEnd - ((blockEnd - pos) & 7);
-      if (pos < pairsEnd) this.#addPairs(view, pos, pairsEnd);
-      pos = Math.max(pos, pairsEnd);
+      while (pos < blockEnd && this.#filled % groupBytes !== 0) this.#addByte(bytes[pos++]!);
+      const groupsEnd = blockEnd - ((blockEnd - pos) % groupBytes);
+      if (pos < groupsEnd) {
+        this.#addGroups(view, pos, groupsEnd);
+        this.#filled += groupsEnd - pos;
+        pos = groupsEnd;
+      }
       while (pos < blockEnd) this.#addByte(bytes[pos++]!);
       if (this.#filled === this.#blockBytes) this.#endBlock();
     }
   }
 
   #addByte(byte: number): void {
-    const bits = byte << ((this.#filled & 3) << 3);
-    if ((this.#filled & 4) === 0) this.#word1 |= bits;
-    else this.#word2 |= bits;
+    const rest = (this.#rest ??= new DataView(new ArrayBuffer(groupBytes)));
+    rest.setUint8(this.#filled % groupBytes, byte);
     this.#filled += 1;
-    if ((this.#filled & 7) === 0) this.#addPair();
+    if (this.#filled % groupBytes === 0) this.#addGroups(rest, 0, groupBytes);
   }
 
-  #addPair(): void {
-    pair.setInt32(0, this.#word1, true);
-    pair.setInt32(4, this.#word2, true);
-    const filled = this.#filled;
-    this.#addPairs(pair, 0, 8);
-    this.#filled = filled;
-    this.#word1 = 0;
-    this.#word2 = 0;
-  }
-
-  #addPairs(view: DataView, from: number, to: number): void {
+  #addGroups(view: DataView, from: number, to: number): void {
     let lane1 = this.#lane1;
     let lane2 = this.#lane2;
-    for (let pos = from; pos < to; pos += 8) {
-      let word1 = Math.imul(view.getInt32(pos, true), 0x239b961b);
-      let word2 = Math.imul(view.getInt32(pos + 4, true), 0xab0e9789);
-      word1 = Math.imul((word1 << 15) | (word1 >>> 17), 0xab0e9789);
-      word2 = Math.imul((word2 << 16) | (word2 >>> 16), 0x38b34ae5);
-      word2 = (word2 + ((word1 << 13) | (word1 >>> 19))) | 0;
-      word1 = (word1 + ((word2 << 17) | (word2 >>> 15))) | 0;
-      lane1 ^= word1;
-      lane1 = (Math.imul((lane1 << 19) | (lane1 >>> 13), 5) + 0x561ccd1b) | 0;
-      lane2 ^= word2;
-      lane2 = (Math.imul((lane2 << 17) | (lane2 >>> 15), 5) + 0x0bcaa747) | 0;
+    let lane3 = this.#lane3;
+    let lane4 = this.#lane4;
+    for (let pos = from; pos < to; pos += groupBytes) {
+      lane1 = Math.imul(lane1 ^ view.getInt32(pos, true), 0x239b961b);
+      lane1 = (((lane1 << 15) | (lane1 >>> 17)) + view.getInt32(pos + 4, true)) | 0;
+      lane2 = Math.imul(lane2 ^ view.getInt32(pos + 8, true), 0xab0e9789);
+      lane2 = (((lane2 << 16) | (lane2 >>> 16)) + view.getInt32(pos + 12, true)) | 0;
+      lane3 = Math.imul(lane3 ^ view.getInt32(pos + 16, true), 0x38b34ae5);
+      lane3 = (((lane3 << 17) | (lane3 >>> 15)) + view.getInt32(pos + 20, true)) | 0;
+      lane4 = Math.imul(lane4 ^ view.getInt32(pos + 24, true), 0xa1e38b93);
+      lane4 = (((lane4 << 18) | (lane4 >>> 14)) + view.getInt32(pos + 28, true)) | 0;
     }
     this.#lane1 = lane1;
     this.#lane2 = lane2;
-    this.#filled += to - from;
+    this.#lane3 = lane3;
+    this.#lane4 = lane4;
   }
 
   #endBlock(): void {
-    // A pair that the block's end cut short.
-    if ((this.#filled & 7) !== 0) this.#addPair();
+    // A group that the block's end cut short.
+    const cut = this.#filled % groupBytes;
+    const rest = this.#rest;
+    if (cut !== 0 && rest !== undefined) {
+      for (let at = cut; at < groupBytes; at += 1) rest.setUint8(at, 0);
+      this.#addGroups(rest, 0, groupBytes);
+    }
     let lane1 = this.#lane1 ^ this.#blockBytes;
     let lane2 = this.#lane2 ^ this.#blockBytes;
-    lane1 = (lane1 + lane2) | 0;
+    let lane3 = this.#lane3 ^ this.#blockBytes;
+    let lane4 = this.#lane4 ^ this.#blockBytes;
+    lane1 = (lane1 + lane2 + lane3 + lane4) | 0;
+    lane2 = avalanche((lane2 + lane1) | 0);
+    lane3 = avalanche((lane3 + lane1) | 0);
+    lane4 = avalanche((lane4 + lane1) | 0);
+    lane1 = (avalanche(lane1) + lane2 + lane3 + lane4) | 0;
     lane2 = (lane2 + lane1) | 0;
-    lane1 = avalanche(lane1);
-    lane2 = avalanche(lane2);
-    lane1 = (lane1 + lane2) | 0;
-    lane2 = (lane2 + lane1) | 0;
+    lane3 = (lane3 + lane1) | 0;
+    lane4 = (lane4 + lane1) | 0;
     this.#lane1 = lane1;
     this.#lane2 = lane2;
+    this.#lane3 = lane3;
+    this.#lane4 = lane4;
     this.#filled = 0;
     // 53 bits: all that a double holds exactly.
     this.hashes.push((lane1 >>> 0) * 0x200000 + (lane2 >>> 11));
   }
 }
-
-/** Where a pair of words that came in parts is put together. */
-const pair = new DataView(new ArrayBuffer(8));
 
 /** MurmurHash3's finalizer of 32 bits. */
 function avalanche(lane: number): number {

@@ -5,7 +5,7 @@ import type { Routed } from '../router/routed.ts';
 import type { Router } from '../router/router.ts';
 import type { DecidedPhase, StreamEnding, StreamEvents } from '../router/stream-events.ts';
 import { type Refusal, toRefusal } from '../router/refusal.ts';
-import { poolsOf } from '../router/routing-table.ts';
+import { poolsOf, type RoutingTable } from '../router/routing-table.ts';
 import { addHeader, type AnswerWriter, setHeader } from './answer.ts';
 import { BodyScanner } from './body-scanner.ts';
 import { FieldRewriter } from './field-rewriter.ts';
@@ -38,6 +38,8 @@ export interface ProcessCall {
 export interface StreamContext {
   readonly router: Router;
   readonly reader: FactReader;
+  /** The routes that `reader` reads for: a reload may replace the router's while a request is under way. Absent: they never change. */
+  readonly table?: RoutingTable | undefined;
   readonly writer: AnswerWriter;
   readonly events: StreamEvents;
   readonly clock: Clock;
@@ -81,6 +83,7 @@ class ProtocolError extends Error {}
 export class ProcessStream {
   readonly #context: StreamContext;
   readonly #call: ProcessCall;
+  readonly #onClosed: (() => void) | undefined;
   readonly #openedMs: number;
   #closed = false;
   #ending: StreamEnding = 'completed';
@@ -137,9 +140,11 @@ export class ProcessStream {
   #servedBy: string | undefined;
   #responseEnded = false;
 
-  constructor(context: StreamContext, call: ProcessCall) {
+  /** `onClosed`: called once, when the stream is over, whatever ended it. */
+  constructor(context: StreamContext, call: ProcessCall, onClosed?: () => void) {
     this.#context = context;
     this.#call = call;
+    this.#onClosed = onClosed;
     this.#openedMs = context.clock.nowMs();
     context.events.streamOpened();
   }
@@ -231,7 +236,7 @@ export class ProcessStream {
 
   #onRequestHeaders(message: HttpHeaders): void {
     if (this.#headers !== undefined || this.#requestEnded) throw new ProtocolError('request headers out of order');
-    const { router, reader, events, decideDeadlineMs } = this.#context;
+    const { router, reader, table, events, decideDeadlineMs } = this.#context;
     const headers = reader.readHeaders(message.headers, this.#clientAddress);
     this.#headers = headers;
     this.#explains = this.#context.explains?.opens(message.headers, this.#clientAddress) === true;
@@ -241,7 +246,7 @@ export class ProcessStream {
 
     if (headers.cookie?.kind === 'invalid') events.sessionCookie('invalid');
 
-    this.#missing = router.missingFacts(reader.toSettled(headers));
+    this.#missing = router.missingFacts(reader.toSettled(headers), table);
     const inBody = bodyComes && this.#bodyIsWorthIt(headers);
     if (bodyComes && headers.bodyUnusable !== undefined && headers.bodyUnusable !== 'unknown-path') events.bodyUnusable(headers.bodyUnusable);
 
@@ -549,7 +554,7 @@ export class ProcessStream {
     const headers = this.#headers;
     if (headers === undefined) return;
     const override = this.#overrideFor(askFor);
-    const outcome = router.route(this.#toFacts(headers, undefined, undefined), { provisional: true });
+    const outcome = router.route(this.#toFacts(headers, undefined, undefined), { provisional: true, readFor: this.#context.table });
     if (outcome.kind === 'refuse') {
       this.#pass(override);
       return;
@@ -616,7 +621,7 @@ export class ProcessStream {
 
   /** The final decision. Undefined: the request was refused, and that was said. */
   #decide(phase: DecidedPhase, provisional = false): Routed | undefined {
-    const { router, events } = this.#context;
+    const { router, events, table: readFor } = this.#context;
     const headers = this.#headers;
     if (headers === undefined) throw new Error('decided before any headers');
     clearTimeout(this.#deadline);
@@ -625,8 +630,8 @@ export class ProcessStream {
     // A body cut at the limit or still coming is whole as far as it was read; a broken one tells nothing.
     const body = status === 'malformed' || status === 'truncated' ? undefined : this.#scanner;
     const bodyBytes = this.#bodyIsWhole && this.#bodyBytes > 0 ? this.#bodyBytes : undefined;
-    let outcome = router.route(this.#toFacts(headers, body, bodyBytes), { earlier: this.#routed, provisional });
-    if (provisional && outcome.kind === 'refuse') outcome = router.route(this.#toFacts(headers, body, bodyBytes));
+    let outcome = router.route(this.#toFacts(headers, body, bodyBytes), { earlier: this.#routed, provisional, readFor });
+    if (provisional && outcome.kind === 'refuse') outcome = router.route(this.#toFacts(headers, body, bodyBytes), { readFor });
     this.#scanner = undefined;
     if (outcome.kind === 'refuse') {
       this.#routed = undefined;
@@ -824,6 +829,7 @@ export class ProcessStream {
 
   #close(): void {
     this.#closed = true;
+    this.#onClosed?.();
     clearTimeout(this.#deadline);
     this.#held = [];
     this.#kept = undefined;

@@ -2,9 +2,9 @@ import { existsSync, readdirSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
-import { type EndpointSnapshot, idleEndpoint } from '../../src/core/fleet-snapshot.ts';
+import { type EndpointSnapshot, endpointStates, idleEndpoint } from '../../src/core/fleet-snapshot.ts';
 import { createAffinityHasher, hashName } from '../../src/core/hash.ts';
-import type { DecisionInput } from '../../src/core/policy.ts';
+import { bestMax, type DecisionInput } from '../../src/core/policy.ts';
 import { noFacts, prefixBlockTokens } from '../../src/core/request-facts.ts';
 import { presets, type StepSpec } from '../../src/strategies/presets.ts';
 import { registry } from '../../src/strategies/registry.ts';
@@ -52,7 +52,8 @@ const endpoint = fc
     id: fc.nat({ max: 10_000 }),
     weight: fc.oneof(fc.constant(1), positive),
     labels,
-    state: fc.constantFrom('ready', 'not-ready', 'ejected', 'draining'),
+    state: fc.constantFrom(...endpointStates),
+    trialsFree: fc.integer({ min: 0, max: 3 }),
     readySinceMs: maybe(fc.double({ min: 0, max: 1e9, noNaN: true })),
     requestsMax: maybe(fc.integer({ min: 1, max: 10 })),
     contextTokensMax: maybe(fc.integer({ min: 1, max: 200_000 })),
@@ -242,7 +243,26 @@ describe.each(pickers.map((picker) => [picker.type, picker] as const))('picker %
   const run = picker.create(parametersOf(picker));
 
   it('is pure', () => {
-    expectPure((input) => run(input.pool.endpoints, scoresFor(input), input));
+    expectPure((input) => {
+      const preference = run(input.pool.endpoints, scoresFor(input), input);
+      return { ...preference, order: preference.order };
+    });
+  });
+
+  it('finds the best where the order begins, and tells the order as it was then, though loads have changed', () => {
+    fc.assert(
+      fc.property(situation, (input) => {
+        const scores = scoresFor(input);
+        const { order } = run(input.pool.endpoints, scores, input);
+        const endpoints = input.pool.endpoints.map((one) => ({ ...one }));
+        const pool = { ...input.pool, endpoints };
+        const later = run(endpoints, scores, { ...input, pool });
+        for (const one of endpoints) Object.assign(one, { requests: 3, promptTokens: 1_000, requestsWaiting: 1, uncachedTokensWaiting: 500, state: 'draining' });
+        const addressesOf = (some: readonly EndpointSnapshot[]): string[] => some.map(({ address }) => address);
+        expect(addressesOf(later.order)).toEqual(addressesOf(order));
+        expect(addressesOf(later.best ?? later.order.slice(0, bestMax))).toEqual(addressesOf(order).slice(0, bestMax));
+      }),
+    );
   });
 
   it('returns all candidates, each once, a stable code, and a home among them or none', () => {

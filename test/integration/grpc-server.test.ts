@@ -16,8 +16,8 @@ import {
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { service as healthService } from 'grpc-health-check';
-import { afterEach, describe, expect, it } from 'vitest';
-import { type GrpcServer, startGrpcServer } from '../../src/extproc/grpc-server.ts';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type GrpcServer, startGrpcServer, type TransportName } from '../../src/extproc/grpc-server.ts';
 import { BodySendMode, type ProcessingRequest, type ProcessingResponse, type StreamAccessLogsMessage, toStruct } from '../../src/extproc/messages.ts';
 import { accessLogService, decodeProcessingResponse, encodeProcessingRequest, externalProcessorService } from '../../src/extproc/proto.ts';
 import { createTrial, summarize, type Trial, type TrialOptions } from '../stream-under-test.ts';
@@ -31,6 +31,9 @@ afterEach(async () => {
   for (const close of opened.splice(0).reverse()) await close();
 });
 
+const transports = ['http2', 'grpc-js'] as const satisfies readonly TransportName[];
+let transport: TransportName = 'http2';
+
 interface Served {
   trial: Trial;
   server: GrpcServer;
@@ -40,7 +43,7 @@ interface Served {
 async function serve(options?: TrialOptions): Promise<Served> {
   const trial = createTrial(options);
   const { context, router } = trial;
-  const server = await startGrpcServer({ address: '127.0.0.1:0', context, router, events: context.events, messageBytesMax: 4 << 20 });
+  const server = await startGrpcServer({ address: '127.0.0.1:0', context: () => context, router, events: context.events, messageBytesMax: 4 << 20, transport });
   opened.push(() => server.stop(0));
   return { trial, server, client: connect(server) };
 }
@@ -104,7 +107,11 @@ function headersMessage(mode: BodySendMode, headers: Readonly<Record<string, str
 const { NONE, BUFFERED, FULL_DUPLEX_STREAMED } = BodySendMode;
 const routable = headersMessage(NONE, { 'x-model': 'chat-a', 'x-session-id': 's' }, true);
 
-describe('health', () => {
+describe.each(transports)('health on %s', (name) => {
+  beforeEach(() => {
+    transport = name;
+  });
+
   const services = ['', 'readiness', 'liveness', 'envoy.service.ext_proc.v3.ExternalProcessor'];
   const check = (client: Client, name: string): Promise<string> =>
     new Promise((resolve, reject) => {
@@ -148,7 +155,11 @@ function watch(client: Client, service: string): ClientReadableStream<{ status: 
   return call;
 }
 
-describe('reflection', () => {
+describe.each(transports)('reflection on %s', (name) => {
+  beforeEach(() => {
+    transport = name;
+  });
+
   it.each(['v1', 'v1alpha'])('lists the services, and gives their files: %s', async (version) => {
     const { server } = await serve();
     const entry = createRequire(import.meta.url).resolve('@grpc/reflection');
@@ -176,7 +187,11 @@ describe('reflection', () => {
   });
 });
 
-describe('external processing', () => {
+describe.each(transports)('external processing on %s', (name) => {
+  beforeEach(() => {
+    transport = name;
+  });
+
   it('answers each message, and ends the call when Envoy half-closes it', async () => {
     const { client, server, trial } = await serve();
     const exchange = new Exchange(client);
@@ -395,7 +410,11 @@ function entriesOf(leases: readonly string[]): StreamAccessLogsMessage {
   };
 }
 
-describe('access logs', () => {
+describe.each(transports)('access logs on %s', (name) => {
+  beforeEach(() => {
+    transport = name;
+  });
+
   it('free the leases they name, over one stream that stays open', async () => {
     const { client, trial } = await serve();
     const exchanges = Array.from({ length: 3 }, () => new Exchange(client));
@@ -444,7 +463,11 @@ describe('access logs', () => {
   });
 });
 
-describe('stop', () => {
+describe.each(transports)('stop on %s', (name) => {
+  beforeEach(() => {
+    transport = name;
+  });
+
   it('lets open streams finish, then ends the access log, and takes no new ones', async () => {
     const { server, client, trial } = await serve();
     const exchange = new Exchange(client);
@@ -499,12 +522,16 @@ describe('stop', () => {
   });
 });
 
-describe('start', () => {
+describe.each(transports)('start on %s', (name) => {
+  beforeEach(() => {
+    transport = name;
+  });
+
   it('names the address and the cure when the port is taken', async () => {
     const { server, trial } = await serve();
     const { context, router } = trial;
     const address = `127.0.0.1:${server.port}`;
-    await expect(startGrpcServer({ address, context, router, events: context.events, messageBytesMax: 1_000 })).rejects.toThrow(
+    await expect(startGrpcServer({ address, context: () => context, router, events: context.events, messageBytesMax: 1_000, transport })).rejects.toThrow(
       `cannot listen on ${address} (listen.grpc)`,
     );
   });

@@ -1,0 +1,192 @@
+import {
+  constants,
+  createSecureServer,
+  createServer,
+  type Http2SecureServer,
+  type Http2Server,
+  type Http2Session,
+  type IncomingHttpHeaders,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import { Server as NetServer, type Socket } from 'node:net';
+import { status as grpcStatus } from '@grpc/grpc-js';
+import type { GrpcServices, GrpcTransport, TransportOptions } from '../grpc-transport.ts';
+import { parseListenAddress, removeStaleSocket, setSocketMode } from '../listen-address.ts';
+import type { ProcessingRequest, ProcessingResponse, StreamAccessLogsMessage, StreamAccessLogsResponse } from '../messages.ts';
+import { accessLogService, externalProcessorService } from '../proto.ts';
+import type { TlsContents } from '../tls-files.ts';
+import { decodeStreamAccessLogsMessage } from '../wire/access-log-message.ts';
+import { decodeProcessingRequest } from '../wire/processing-request.ts';
+import { encodeProcessingResponse } from '../wire/processing-response.ts';
+import { adoptServices } from './adopted-services.ts';
+import { type CallSettings, Http2Call, type Method, prefixBytes, toTrailers, trailersOnlyOptions } from './call.ts';
+import { Connection } from './connection.ts';
+import { ResetGuard } from './reset-guard.ts';
+
+/** Bodies come whole or in large pieces: with the 64 KiB that HTTP/2 begins with, one of 220 KB would wait for each. */
+const streamWindowBytes = 1_048_576;
+
+/** Node counts what is queued for sending and refuses streams above this, in MiB. Its own default is 10, which echoed bodies fill. */
+const sessionMemoryMib = 1_024;
+
+/**
+ * Node's own limit of resets is off: it counts those by which Envoy ends every call, and answers the 1001st by ending the connection and all
+ * that is on it (envoy#38661). {@link ResetGuard} counts better.
+ */
+const resetLimits = { streamResetBurst: 1_000_000_000, streamResetRate: 1_000_000_000 };
+
+/** Longest TLS handshake, in ms. */
+const handshakeMsMax = 10_000;
+
+/** Serves gRPC on node:http2, for what Envoy and health checkers need of it. */
+export async function startHttp2Transport(options: TransportOptions): Promise<GrpcTransport> {
+  const address = parseListenAddress(options.address);
+  const { tls, services, resetLimit } = options;
+  const methods = toMethods(services);
+  const settings = { settings: { initialWindowSize: streamWindowBytes, enablePush: false }, maxSessionMemory: sessionMemoryMib, ...resetLimits };
+  let server: Http2Server | Http2SecureServer;
+  if (tls === undefined) {
+    server = createServer(settings);
+  } else {
+    const clients = { requestCert: tls.asksClients, rejectUnauthorized: tls.asksClients };
+    const secure = createSecureServer({ ...settings, ...toContext(tls.contents), ...clients, handshakeTimeout: handshakeMsMax });
+    tls.watch((contents) => secure.setSecureContext(toContext(contents)));
+    server = secure;
+  }
+
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    socket.setNoDelay(true);
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  const connections = new Map<Http2Session, Connection>();
+  server.on('session', (session: Http2Session) => {
+    connections.set(session, new Connection(session, options.connections));
+    session.once('close', () => connections.delete(session));
+  });
+
+  const guards = new WeakMap<Http2Session, ResetGuard>();
+  const countReset = ({ session }: ServerHttp2Stream): void => {
+    if (session === undefined) return;
+    let guard = guards.get(session);
+    if (guard === undefined) guards.set(session, (guard = new ResetGuard(performance.now())));
+    if (!guard.admits(performance.now())) connections.get(session)?.calm();
+  };
+  const callSettings: CallSettings = {
+    messageBytesMax: options.messageBytesMax,
+    onUnansweredReset: resetLimit === 'guard' ? countReset : undefined,
+  };
+  server.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
+    stream.on('error', ignoreError);
+    (stream as unknown as { _destroy: Destroy })._destroy = destroyWithoutTrace;
+    const method = headers[':method'] === 'POST' && isGrpc(headers['content-type']) ? methods.get(headers[':path'] ?? '') : undefined;
+    if (method === undefined) refuse(stream, headers);
+    else Http2Call.start(stream, method, headers['grpc-encoding'] as string | undefined, callSettings);
+  });
+  // A connection or handshake that goes wrong concerns its client alone.
+  server.on('sessionError', ignoreError);
+
+  if (address.kind === 'unix') await removeStaleSocket(address.path);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    const listening = (): void => {
+      server.off('error', reject);
+      resolve();
+    };
+    if (address.kind === 'unix') server.listen(address.path, listening);
+    else server.listen(address.port, address.host, listening);
+  });
+  // Such as too many open files: it passes.
+  server.on('error', ignoreError);
+  if (address.kind === 'unix') await setSocketMode(address.path, options.socketMode);
+
+  const bound = server.address();
+  return {
+    port: typeof bound === 'object' && bound !== null ? bound.port : 0,
+    drain: async () => {
+      tls?.close();
+      const closed = new Promise<void>((resolve) => stopListening(server, resolve));
+      for (const connection of connections.values()) connection.leave();
+      await closed;
+    },
+    destroy: () => {
+      tls?.close();
+      stopListening(server, () => undefined);
+      for (const connection of connections.values()) connection.destroy();
+      // Those in the middle of a handshake, and what a client does not let go of.
+      setImmediate(() => {
+        for (const socket of sockets) socket.destroy();
+      });
+    },
+  };
+}
+
+function toMethods(services: GrpcServices): ReadonlyMap<string, Method<unknown, unknown>> {
+  const methods = adoptServices((server) => services.addTo(server));
+  const process: Method<ProcessingRequest, ProcessingResponse> = {
+    decode: decodeProcessingRequest,
+    encode: (response) => encodeProcessingResponse(response, prefixBytes),
+    open: (call) => services.openProcess(call),
+  };
+  const accessLogs: Method<StreamAccessLogsMessage, StreamAccessLogsResponse> = {
+    decode: decodeStreamAccessLogsMessage,
+    encode: () => ({ head: Buffer.alloc(prefixBytes), tail: undefined }),
+    open: (call) =>
+      services.openAccessLog(() => {
+        call.send({});
+        call.end();
+      }),
+  };
+  methods.set(externalProcessorService.Process.path, process);
+  methods.set(accessLogService.StreamAccessLogs.path, accessLogs);
+  return methods;
+}
+
+function toContext({ cert, key, clientCa }: TlsContents): { cert: Buffer; key: Buffer; ca?: Buffer; minVersion: 'TLSv1.2' } {
+  return { cert, key, ...(clientCa !== undefined && { ca: clientCa }), minVersion: 'TLSv1.2' };
+}
+
+function isGrpc(contentType: string | undefined): boolean {
+  return contentType === 'application/grpc' || (contentType !== undefined && /^application\/grpc[+;]/.test(contentType));
+}
+
+/** What is no gRPC is refused in HTTP's terms, an unknown method in gRPC's. */
+function refuse(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+  if (stream.destroyed || stream.closed) return;
+  if (!isGrpc(headers['content-type'])) stream.respond({ ':status': 415 }, { endStream: true });
+  else if (headers[':method'] !== 'POST') stream.respond({ ':status': 405, allow: 'POST' }, { endStream: true });
+  else {
+    const trailers = toTrailers(grpcStatus.UNIMPLEMENTED, `unknown method ${headers[':path'] ?? ''}`);
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...trailers }, trailersOnlyOptions);
+  }
+  stream.resume();
+  setImmediate(() => {
+    if (!stream.destroyed && !stream.closed) stream.close(constants.NGHTTP2_NO_ERROR);
+  });
+}
+
+/** Node's own `close` of an http2 server also closes its connections, together with streams that are on their way. */
+function stopListening(server: Http2Server | Http2SecureServer, whenClosed: () => void): void {
+  NetServer.prototype.close.call(server, () => whenClosed());
+}
+
+function ignoreError(): void {
+  // Said by the events that follow it.
+}
+
+type Destroy = (this: ServerHttp2Stream, error: Error | null, callback: (error?: Error | null) => void) => void;
+
+/**
+ * What Node does when a stream ends, without the stack trace of the error that it makes of each reset: Envoy ends every call by one, and
+ * traces were a third of all work.
+ */
+function destroyWithoutTrace(this: ServerHttp2Stream, error: Error | null, callback: (error?: Error | null) => void): void {
+  const before = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  try {
+    (Object.getPrototypeOf(this) as { _destroy: Destroy })._destroy.call(this, error, callback);
+  } finally {
+    Error.stackTraceLimit = before;
+  }
+}

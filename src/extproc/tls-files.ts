@@ -1,0 +1,123 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+
+/** Paths of PEM files. */
+export interface TlsPaths {
+  /** The server's certificate, and those that lead to its root. */
+  readonly certFile: string;
+  readonly keyFile: string;
+  /** Who signs clients' certificates; absent: clients need none. */
+  readonly clientCaFile?: string | undefined;
+}
+
+/** PEM contents that fit together. */
+export interface TlsContents {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  readonly clientCa: Buffer | undefined;
+  /** When the server's certificate ends. */
+  readonly validTo: Date;
+}
+
+/** What became of changed files. */
+export type TlsReload = { readonly ok: true; readonly validTo: Date } | { readonly ok: false; readonly error: Error };
+
+/** How often the files are read again, in ms. Their contents count: a link that is switched, as in Kubernetes volumes, changes no file. */
+const pollMs = 5_000;
+
+/** Certificate, key and client CA of a server, read again when they change. */
+export class TlsFiles {
+  readonly #paths: TlsPaths;
+  readonly #onReload: (outcome: TlsReload) => void;
+  readonly #listeners = new Set<(contents: TlsContents) => void>();
+  #current: TlsContents;
+  /** What was refused last: said once. */
+  #refused: string | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #reading: Promise<void> | undefined;
+
+  private constructor(paths: TlsPaths, contents: TlsContents, onReload: (outcome: TlsReload) => void) {
+    this.#paths = paths;
+    this.#current = contents;
+    this.#onReload = onReload;
+  }
+
+  /** Reads the files. Rejects, naming the cause, where they cannot be read or do not fit together. `onReload`: told of later changes. */
+  static async open(paths: TlsPaths, onReload: (outcome: TlsReload) => void = () => undefined): Promise<TlsFiles> {
+    return new TlsFiles(paths, await readContents(paths), onReload);
+  }
+
+  get contents(): TlsContents {
+    return this.#current;
+  }
+
+  /** Whether clients have to show a certificate. */
+  get asksClients(): boolean {
+    return this.#paths.clientCaFile !== undefined;
+  }
+
+  /** Looks for changes from now on; `onChange` is called with each new contents. */
+  watch(onChange: (contents: TlsContents) => void): void {
+    this.#listeners.add(onChange);
+    this.#timer ??= setInterval(() => void this.reload(), pollMs).unref();
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    this.#listeners.clear();
+  }
+
+  /** Reads the files again. What does not fit together, such as a new certificate whose key is still to come, changes nothing. Never rejects. */
+  reload(): Promise<void> {
+    this.#reading ??= this.#read().finally(() => (this.#reading = undefined));
+    return this.#reading;
+  }
+
+  async #read(): Promise<void> {
+    let contents: TlsContents;
+    try {
+      contents = await readContents(this.#paths);
+    } catch (error) {
+      const problem = error instanceof Error ? error : new Error(String(error));
+      if (problem.message !== this.#refused) this.#onReload({ ok: false, error: problem });
+      this.#refused = problem.message;
+      return;
+    }
+    this.#refused = undefined;
+    if (isSame(contents, this.#current)) return;
+    this.#current = contents;
+    for (const listener of [...this.#listeners]) listener(contents);
+    this.#onReload({ ok: true, validTo: contents.validTo });
+  }
+}
+
+async function readContents({ certFile, keyFile, clientCaFile }: TlsPaths): Promise<TlsContents> {
+  const [cert, key, clientCa] = await Promise.all([readPem(certFile), readPem(keyFile), clientCaFile === undefined ? undefined : readPem(clientCaFile)]);
+  const leaf = parsePem(certFile, () => new X509Certificate(cert));
+  const privateKey = parsePem(keyFile, () => createPrivateKey(key));
+  if (clientCaFile !== undefined && clientCa !== undefined) parsePem(clientCaFile, () => new X509Certificate(clientCa));
+  if (!leaf.checkPrivateKey(privateKey)) throw new Error(`${keyFile} is not the key of the certificate in ${certFile}`);
+  return { cert, key, clientCa, validTo: new Date(leaf.validTo) };
+}
+
+async function readPem(file: string): Promise<Buffer> {
+  try {
+    return await readFile(file);
+  } catch (error) {
+    throw new Error(`${file} cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function parsePem<T>(file: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw new Error(`${file} holds no usable PEM: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function isSame(a: TlsContents, b: TlsContents): boolean {
+  const caIsSame = a.clientCa === undefined || b.clientCa === undefined ? a.clientCa === b.clientCa : a.clientCa.equals(b.clientCa);
+  return a.cert.equals(b.cert) && a.key.equals(b.key) && caIsSame;
+}
