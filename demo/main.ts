@@ -4,6 +4,7 @@ import { presets } from '../src/strategies/presets.ts';
 import { chatScenario } from './chat-scenario.ts';
 import { mixedScenario } from './mixed-scenario.ts';
 import type { Scenario } from './scenario.ts';
+import { spikeScenario } from './spike-scenario.ts';
 import { formatTable, Scoreboard } from './scoreboard.ts';
 import { type Stack, startStack } from './stack.ts';
 
@@ -69,24 +70,40 @@ function parsePolicy(text: string): string {
 }
 
 interface DemoOptions {
-  readonly scenario: 'chat' | 'mixed';
+  readonly scenario: 'chat' | 'mixed' | 'spike';
   readonly requests?: number;
   readonly policy: string;
   readonly weights: boolean;
+  readonly spikeSeconds?: number;
+  readonly rivals: boolean;
   readonly keep: boolean;
 }
 
-async function main({ scenario: name, requests: asked, policy, weights, keep }: DemoOptions): Promise<void> {
-  if (name === 'chat' && !weights) throw new InvalidArgumentError('--no-weights goes with --scenario mixed: the other servers are equal.');
-  const scenario = name === 'mixed' ? mixedScenario({ weighted: weights }) : chatScenario;
+function toScenario({ scenario, weights, spikeSeconds = 30 }: DemoOptions): Scenario {
+  switch (scenario) {
+    case 'chat':
+      return chatScenario;
+    case 'mixed':
+      return mixedScenario({ weighted: weights });
+    case 'spike':
+      return spikeScenario({ spikeSeconds });
+  }
+}
+
+async function main(options: DemoOptions): Promise<void> {
+  const { scenario: name, requests: asked, policy, weights, spikeSeconds, rivals, keep } = options;
+  if (name !== 'mixed' && !weights) throw new InvalidArgumentError('--no-weights goes with --scenario mixed: the other servers are equal.');
+  if (name !== 'spike' && spikeSeconds !== undefined) throw new InvalidArgumentError('--spike-seconds goes with --scenario spike.');
+  if (name === 'spike' && asked !== undefined) throw new InvalidArgumentError('--requests does not go with --scenario spike: use --spike-seconds.');
+  const scenario = toScenario(options);
   const requests = asked ?? scenario.requestsDefault;
   process.stdout.write(`${scenario.opening(requests)}\n\n`);
-  const policies = [policy, ...scenario.rivals.filter((rival) => rival !== policy)];
+  const policies = [policy, ...(rivals ? scenario.rivals : []).filter((rival) => rival !== policy)];
   const boards: [string, Scoreboard][] = [];
   let kept: Stack | undefined;
   for (const each of policies) {
     // Anew for every policy: all of them start with cold caches.
-    const stack = await startStack({ policy: each, servers: scenario.servers, timeScale: scenario.timeScale });
+    const stack = await startStack({ policy: each, servers: scenario.servers, timeScale: scenario.timeScale, pool: scenario.pool ?? {} });
     try {
       boards.push([each, await play(scenario, stack, requests)]);
     } catch (error) {
@@ -102,6 +119,12 @@ async function main({ scenario: name, requests: asked, policy, weights, keep }: 
     process.stderr.write(`\n${failures.length} requests failed:\n${[...new Set(failures)].slice(0, 10).map((line) => `  ${line}`).join('\n')}\n`);
     process.exitCode = 1;
   }
+  const shown = boards.find(([each]) => each === policy);
+  const missed = shown === undefined ? [] : (scenario.missed?.(...shown) ?? []);
+  if (missed.length > 0) {
+    process.stderr.write(`\n${policy} missed what it should do:\n${missed.map((line) => `  ${line}`).join('\n')}\n`);
+    process.exitCode = 1;
+  }
   if (kept !== undefined) {
     process.stdout.write(`\n${keepMessage(kept)}`);
     await untilInterrupted();
@@ -111,10 +134,16 @@ async function main({ scenario: name, requests: asked, policy, weights, keep }: 
 
 await new Command('demo')
   .description('Real chat traffic through a real Envoy, routed by Fairlead, over five simulated model servers.')
-  .addOption(new Option('--scenario <name>', 'chat: chats over equal servers; mixed: short and 30 000-token prompts over unequal ones').choices(['chat', 'mixed']).default('chat'))
+  .addOption(
+    new Option('--scenario <name>', 'chat: chats over equal servers; mixed: short and 30 000-token prompts over unequal ones; spike: eight times the load, and two servers in reserve')
+      .choices(['chat', 'mixed', 'spike'])
+      .default('chat'),
+  )
   .option('--requests <n>', `requests for each policy (default: ${chatScenario.requestsDefault}, mixed ${mixedScenario({ weighted: true }).requestsDefault})`, parseCount)
   .option('--policy <name>', `policy to show beside round-robin (mixed: beside sticky and three more): ${Object.keys(presets).join(', ')}`, parsePolicy, 'sticky')
   .option('--no-weights', 'mixed: do not tell Fairlead how fast the servers are')
+  .option('--spike-seconds <n>', 'spike: how long it lasts (default: 30)', parseCount)
+  .option('--no-rivals', 'show the policy alone')
   .option('--keep', 'stay up afterwards and print how to reach everything', false)
   .action(main)
   .parseAsync()

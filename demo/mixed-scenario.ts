@@ -1,4 +1,5 @@
-import { planMixedTraffic, sendMixedTraffic } from './mixed-traffic.ts';
+import { planMixedTraffic } from './mixed-traffic.ts';
+import { sendPlannedTraffic } from './planned-traffic.ts';
 import type { Scenario } from './scenario.ts';
 import { formatGrid, formatMs, formatShare, type Scoreboard } from './scoreboard.ts';
 import type { ServerKind } from './stack.ts';
@@ -29,7 +30,7 @@ export function mixedScenario({ weighted }: { weighted: boolean }): Scenario {
         'the same prompts at the same moments, however long the answers take. Servers start anew, with empty caches, for each policy;',
         `their time runs ${timeScale} times as fast as the clock, and all times below are in it.`,
       ].join('\n'),
-    send: (stack, requests, onRecord) => sendMixedTraffic({ baseUrl: stack.url, plan: planMixedTraffic(requests, seed), timeScale, onRecord }),
+    send: (stack, requests, onRecord) => sendPlannedTraffic({ baseUrl: stack.url, plan: planMixedTraffic(requests, seed), timeScale, onRecord }),
     progress: (board) => {
       const { ttftP50Ms, ttftP99Ms } = board.ofKind('short');
       return `cached ${formatShare(board.total().cachedShare)}, short TTFT p50 ${formatMs(ttftP50Ms)}, p99 ${formatMs(ttftP99Ms)}`;

@@ -6,6 +6,8 @@ import type { ServerKind, Stack } from './stack.ts';
 export interface Scenario {
   readonly servers: readonly ServerKind[];
   readonly timeScale: number;
+  /** Further settings of Fairlead's pool. */
+  readonly pool?: Readonly<Record<string, unknown>>;
   /** Requests for each policy, unless the command line says otherwise. */
   readonly requestsDefault: number;
   /** Presets to show beside the one asked for. */
@@ -18,4 +20,6 @@ export interface Scenario {
   progress(board: Scoreboard): string;
   /** All runs side by side. */
   compare(boards: readonly (readonly [policy: string, Scoreboard])[]): string;
+  /** What the run of the policy that was asked for should have shown and did not; absent: nothing is expected but that no request fails. */
+  missed?(policy: string, board: Scoreboard): readonly string[];
 }

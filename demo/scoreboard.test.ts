@@ -16,8 +16,8 @@ const record = (change: Partial<RequestRecord>): RequestRecord => ({
 
 describe('Scoreboard', () => {
   const board = new Scoreboard([
-    { address: 'a', kind: 'fast' },
-    { address: 'b', kind: 'slow' },
+    { address: 'a', kind: 'fast', standby: false },
+    { address: 'b', kind: 'slow', standby: false },
   ]);
   board.add(record({}));
   board.add(record({ session: 2, ttftMs: 30, lateMs: 5, cachedTokens: 50 }));

@@ -16,6 +16,8 @@ export interface ServerKind {
   readonly slowFactor?: number;
   /** Capacity that Fairlead's configuration names for each; default: none. */
   readonly weight?: number;
+  /** Kept in reserve; default: false. */
+  readonly standby?: boolean;
 }
 
 export interface StackOptions {
@@ -24,6 +26,8 @@ export interface StackOptions {
   readonly servers: readonly ServerKind[];
   /** How many times faster than the clock the servers run; default 1. */
   readonly timeScale?: number;
+  /** Further settings of Fairlead's pool. */
+  readonly pool?: Readonly<Record<string, unknown>>;
 }
 
 /** A model server of a stack. */
@@ -31,6 +35,8 @@ export interface StackEndpoint {
   readonly address: string;
   /** Name of its kind; undefined: it has none. */
   readonly kind: string | undefined;
+  /** Kept in reserve. */
+  readonly standby: boolean;
 }
 
 /** Model servers, Fairlead and Envoy that run together. */
@@ -46,23 +52,23 @@ export interface Stack {
 }
 
 /** Starts everything on free ports of its own. What had started is stopped when the rest cannot. */
-export async function startStack({ policy, servers, timeScale = 1 }: StackOptions): Promise<Stack> {
+export async function startStack({ policy, servers, timeScale = 1, pool = {} }: StackOptions): Promise<Stack> {
   const started: { stop(): Promise<unknown> }[] = [];
   const stop = async (): Promise<void> => {
     for (const part of started.splice(0).reverse()) await part.stop();
   };
   try {
     const endpoints: (StackEndpoint & { readonly weight: number | undefined })[] = [];
-    for (const { name: kind, count, profile, slowFactor = 1, weight } of servers) {
+    for (const { name: kind, count, profile, slowFactor = 1, weight, standby = false } of servers) {
       const ports = await freePorts(count);
       const args = ['--ports', ports.join(','), '--profile', profile, '--slow-factor', String(slowFactor), '--time-scale', String(timeScale)];
       const running = runFairlead(['sim-server', ...args]);
       started.push(running);
       await running.waitForLine((line) => (line.includes(`:${ports.at(-1) ?? 0}`) ? true : undefined));
-      endpoints.push(...ports.map((port) => ({ address: `127.0.0.1:${port}`, kind, weight })));
+      endpoints.push(...ports.map((port) => ({ address: `127.0.0.1:${port}`, kind, weight, standby })));
     }
-    const configured = endpoints.map(({ address, weight }) => ({ address, ...(weight === undefined ? {} : { weight }) }));
-    const fairlead = await startFairlead({ pools: [{ name: 'chat', policy: { preset: policy }, endpoints: configured }] });
+    const configured = endpoints.map(({ address, weight, standby }) => ({ address, ...(weight === undefined ? {} : { weight }), ...(standby ? { standby } : {}) }));
+    const fairlead = await startFairlead({ pools: [{ name: 'chat', policy: { preset: policy }, ...pool, endpoints: configured }] });
     started.push(fairlead);
     const clusters = { chat: endpoints.map(({ address }) => address) };
     const envoy = await startEnvoy({ config: renderEnvoyConfig({ clusters, fairlead: [fairlead.address], messageTimeoutMs }) });

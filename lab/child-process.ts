@@ -24,11 +24,19 @@ export interface RunningChild {
 
 /** Runs `bin/fairlead` with arguments. The process does not outlive this one. */
 export function runFairlead(args: readonly string[], env: NodeJS.ProcessEnv = {}): RunningChild {
-  const child: ChildProcess = spawn(path.join(projectRoot, 'bin/fairlead'), args, {
+  return runProgram(path.join(projectRoot, 'bin/fairlead'), args, { name: `fairlead ${args[0] ?? ''}`, env });
+}
+
+/** Runs a program with arguments, known by `name` in what is said of it. The process does not outlive this one. */
+export function runProgram(
+  file: string,
+  args: readonly string[],
+  { name, env = {} }: { readonly name: string; readonly env?: NodeJS.ProcessEnv },
+): RunningChild {
+  const child: ChildProcess = spawn(file, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   });
-  const name = `fairlead ${args[0] ?? ''}`;
   let log = '';
   let rest = '';
   const lines: string[] = [];

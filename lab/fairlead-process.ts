@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { stringify } from 'yaml';
@@ -35,6 +35,12 @@ export interface FairleadProcess {
   get(pathname: string): Promise<{ status: number; text: string }>;
   /** Changes something by the admin API; rejects unless it answers 200. */
   put(pathname: string, change: unknown): Promise<void>;
+  /** Sends any other change; resolves with whatever the admin API answers. */
+  send(method: 'POST' | 'DELETE', pathname: string, change?: unknown): Promise<{ status: number; json: unknown }>;
+  /** Folder of its configuration; files that this names may be put there. */
+  readonly folder: string;
+  /** Replaces its configuration, in one step, by another one or by any text. It takes it up when it notices, or is told to. */
+  rewrite(config: Readonly<Record<string, unknown>> | string): Promise<void>;
   log(): string;
   signal(signal: NodeJS.Signals): void;
   readonly ended: Promise<number | NodeJS.Signals>;
@@ -48,12 +54,12 @@ export interface FairleadProcess {
 export async function startFairlead(config: Readonly<Record<string, unknown>>): Promise<FairleadProcess> {
   const folder = await mkdtemp(path.join(tmpdir(), 'fairlead-config-'));
   const file = path.join(folder, 'fairlead.yaml');
-  const whole = {
-    listen: { grpc: '127.0.0.1:0', admin: '127.0.0.1:0' },
-    drain: { readinessDelayMs: 0, deadlineMs: 5_000 },
-    ...config,
+  const write = async (written: Readonly<Record<string, unknown>> | string): Promise<void> => {
+    const whole = { listen: { grpc: '127.0.0.1:0', admin: '127.0.0.1:0' }, drain: { readinessDelayMs: 0, deadlineMs: 5_000 } };
+    await writeFile(`${file}.new`, typeof written === 'string' ? written : stringify({ ...whole, ...written }));
+    await rename(`${file}.new`, file);
   };
-  await writeFile(file, stringify(whole));
+  await write(config);
   const child: RunningChild = runFairlead(['serve', '--config', file]);
   const cleanUp = (): Promise<void> => rm(folder, { recursive: true, force: true });
   let ports: { grpcPort: number; adminPort: number };
@@ -63,7 +69,8 @@ export async function startFairlead(config: Readonly<Record<string, unknown>>): 
     await child.stop();
     throw error;
   } finally {
-    await cleanUp();
+    // It is watched as long as it runs.
+    void child.ended.then(cleanUp);
   }
   const get = async (pathname: string): Promise<{ status: number; text: string }> => {
     const response = await fetch(`http://127.0.0.1:${ports.adminPort}${pathname}`, { signal: AbortSignal.timeout(10_000) });
@@ -86,6 +93,17 @@ export async function startFairlead(config: Readonly<Record<string, unknown>>): 
     address: `127.0.0.1:${ports.grpcPort}`,
     get,
     put,
+    send: async (method, pathname, change) => {
+      const response = await fetch(`http://127.0.0.1:${ports.adminPort}${pathname}`, {
+        method,
+        headers: { 'content-type': 'application/json' },
+        ...(change !== undefined && { body: JSON.stringify(change) }),
+        signal: AbortSignal.timeout(10_000),
+      });
+      return { status: response.status, json: await response.json() };
+    },
+    folder,
+    rewrite: write,
     fleet,
     requestsInFlight: async () =>
       (await fleet()).pools.reduce((sum, pool) => sum + pool.endpoints.reduce((inPool, { requestsInFlight }) => inPool + requestsInFlight, 0), 0),

@@ -43,10 +43,10 @@ export function formatSimulatedExplanation({ router, atMs, endpoints, account, r
 }
 
 function toSnapshot(endpoint: EndpointSnapshot): EndpointSnapshot {
-  const { address, hash, weight, labels, state, readySinceMs, requestsMax, contextTokensMax, full } = endpoint;
+  const { address, hash, weight, labels, state, trialsFree, readySinceMs, requestsMax, contextTokensMax, full } = endpoint;
   const { requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs, latency, metrics } = endpoint;
   return {
-    address, hash, weight, labels, state, readySinceMs, requestsMax, contextTokensMax, full,
+    address, hash, weight, labels, state, trialsFree, readySinceMs, requestsMax, contextTokensMax, full,
     requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs, latency, metrics,
   };
 }

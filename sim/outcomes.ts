@@ -13,6 +13,8 @@ export interface RequestOutcome {
   readonly session: string | undefined;
   /** Where it was served; undefined: nowhere. */
   address: string | undefined;
+  /** Where it was sent first and not taken, or failed at once; undefined: it was taken there. */
+  turnedAwayBy: string | undefined;
   /** Stable code for what tipped the decision; undefined: there was none. */
   reason: string | undefined;
   /** From arrival to the first token, in ms; undefined: none came. */

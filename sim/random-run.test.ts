@@ -26,7 +26,12 @@ describe('random runs', () => {
     const runs = Array.from({ length: 400 }, (_, seed) => randomRun(seed, requestsMax));
     expect(new Set(runs.map(({ about }) => about)).size).toBeGreaterThan(390);
     const some = (test: (run: (typeof runs)[number]) => boolean): number => runs.filter(test).length;
-    expect(some(({ options }) => options.faults.some(({ kind }) => kind === 'down'))).toBeGreaterThan(50);
+    for (const fault of ['down', 'restart', 'flap', 'slow', 'hang', 'fail', 'cut', 'absent'] as const) {
+      expect(some(({ options }) => options.faults.some(({ kind }) => kind === fault)), fault).toBeGreaterThan(30);
+    }
+    expect(some(({ options }) => options.faults.some((fault) => 'probesPass' in fault && fault.probesPass))).toBeGreaterThan(50);
+    expect(some(({ about }) => about.includes('not probed'))).toBeGreaterThan(50);
+    expect(some(({ options }) => options.endpoints.length > 1 && options.endpoints.every(({ address }) => options.faults.some((fault) => fault.address === address)))).toBeGreaterThan(20);
     expect(some(({ options }) => options.routers > 1)).toBeGreaterThan(150);
     expect(some(({ options }) => options.network.outages.length > 0)).toBeGreaterThan(50);
     expect(some(({ about }) => about.includes('at most'))).toBeGreaterThan(50);

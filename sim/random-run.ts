@@ -1,6 +1,6 @@
 import { type EngineProfile, engineProfiles } from './engine/engine-profiles.ts';
 import { SeededRng } from './clock/seeded-rng.ts';
-import type { Fault } from './faults.ts';
+import { describeFault, type Fault, type FaultKind } from './faults.ts';
 import type { NetworkModel } from './network/network-model.ts';
 import type { EndpointModel } from './simulated-endpoint.ts';
 import { presetNames, simulatedAddresses, simulatedPool } from './simulated-fleet.ts';
@@ -37,14 +37,18 @@ export function randomRun(seed: number, requestsMax: number): RandomRun {
   const routers = rng.pick([1, 1, 2, 3, 5]);
   const sharing: Sharing = routers === 1 ? 'none' : rng.pick(['pushed', 'pushed', 'snapshots', 'none']);
   const requestsMaxHere = rng.chance(0.3) ? 1 + rng.below(8) : undefined;
-  const faults = addresses.flatMap((address): Fault[] => (rng.chance(0.25) ? [randomFault(rng, address, durationMs)] : []));
+  // Now and then all of them at once.
+  const faultyShare = rng.chance(0.1) ? 1 : 0.3;
+  const faults = addresses.flatMap((address) => (rng.chance(faultyShare) ? randomFaults(rng, address, durationMs) : []));
+  const probed = rng.chance(0.7);
   const network = randomNetwork(rng, durationMs);
-  const outcome = simulatedPool({ preset: policy, endpoints, tellKvSize: rng.chance(0.5), seed, requestsMax: requestsMaxHere, expireAfterMsMax: expireAfterMs });
+  const outcome = simulatedPool({ preset: policy, endpoints, tellKvSize: rng.chance(0.5), seed, requestsMax: requestsMaxHere, expireAfterMsMax: expireAfterMs, probed });
   if (!outcome.ok) throw new Error(`the configuration of seed ${seed} is wrong: ${JSON.stringify(outcome.problems)}`);
   const about = [
     `${policy}, ${endpoints.length} x ${profile.name}, ${requests} requests of ${workload.name}, ${routers} routers (${sharing})`,
     ...(requestsMaxHere === undefined ? [] : [`at most ${requestsMaxHere} each`]),
-    ...faults.map(({ kind, address, fromMs, toMs }) => `${address} ${kind} from ${fromMs.toFixed(0)} to ${toMs.toFixed(0)} ms`),
+    ...(probed ? [] : ['not probed']),
+    ...faults.map(describeFault),
     ...network.outages.map(({ fromMs, toMs }) => `no Redis from ${fromMs.toFixed(0)} to ${toMs.toFixed(0)} ms`),
     ...(network.lossShare > 0 ? [`${(network.lossShare * 100).toFixed(0)} % of messages lost`] : []),
   ].join(', ');
@@ -82,10 +86,39 @@ export function describeFailure(seed: number, requestsMax: number, { about }: Ra
   return `seed ${seed} broke ${violationCount} rules (${about}):\n${lines.join('\n')}\nReplay: npm run sim:soak -- --seed ${seed} --runs 1 --requests ${requestsMax}`;
 }
 
-function randomFault(rng: SeededRng, address: string, durationMs: number): Fault {
-  const fromMs = rng.chance(0.2) ? 0 : rng.between(0, durationMs);
-  const toMs = fromMs + rng.between(0, durationMs / 2);
-  return rng.chance(0.5) ? { kind: 'down', address, fromMs, toMs } : { kind: 'slow', address, factor: rng.between(1.5, 20), fromMs, toMs };
+/** Up to three faults of one endpoint, one after the other. */
+function randomFaults(rng: SeededRng, address: string, durationMs: number): Fault[] {
+  const faults: Fault[] = [];
+  let fromMs = rng.chance(0.2) ? 0 : rng.between(0, durationMs);
+  do {
+    // Some are over in a moment, most take part of the run: what takes seconds to notice has to last for seconds.
+    const toMs = fromMs + (rng.chance(0.2) ? rng.between(0, 2_000) : rng.between(0, durationMs / 2));
+    faults.push({ ...randomFaultKind(rng), address, fromMs, toMs });
+    fromMs = toMs + rng.between(0, durationMs / 3);
+  } while (faults.length < 3 && rng.chance(0.4) && fromMs < durationMs);
+  return faults;
+}
+
+function randomFaultKind(rng: SeededRng): FaultKind {
+  const probesPass = rng.chance(0.5);
+  switch (rng.below(8)) {
+    case 0:
+      return { kind: 'down' };
+    case 1:
+      return { kind: 'restart', loadMs: rng.between(100, 30_000) };
+    case 2:
+      return { kind: 'flap', periodMs: rng.between(100, 8_000) };
+    case 3:
+      return { kind: 'slow', factor: rng.chance(0.5) ? 10 : rng.between(1.5, 20) };
+    case 4:
+      return { kind: 'hang', probesPass };
+    case 5:
+      return { kind: 'cut', probesPass };
+    case 6:
+      return { kind: 'fail', share: rng.chance(0.5) ? 1 : rng.draw(), probesPass };
+    default:
+      return { kind: 'absent' };
+  }
 }
 
 function randomNetwork(rng: SeededRng, durationMs: number): NetworkModel {

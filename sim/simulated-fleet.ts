@@ -25,10 +25,12 @@ export interface SimulatedPoolOptions {
   readonly requestsMax?: number | undefined;
   /** How long a lease is counted without a sign, in ms. */
   readonly expireAfterMsMax?: number | undefined;
+  /** Whether routers probe the endpoints' health; default true. */
+  readonly probed?: boolean | undefined;
 }
 
 /** The configuration of one pool of simulated endpoints, through the loader that real ones go through. */
-export function simulatedPool({ preset, parameters, endpoints, tellKvSize, seed, requestsMax, expireAfterMsMax }: SimulatedPoolOptions): LoadOutcome {
+export function simulatedPool({ preset, parameters, endpoints, tellKvSize, seed, requestsMax, expireAfterMsMax, probed = true }: SimulatedPoolOptions): LoadOutcome {
   const written = {
     // Chance comes from the seed alone: a secret of its own for each run would move every session's hash.
     affinity: { secret: `simulated ${seed}` },
@@ -39,6 +41,7 @@ export function simulatedPool({ preset, parameters, endpoints, tellKvSize, seed,
         policy: { preset, ...(parameters && { parameters }) },
         // First tokens are noticed for every policy, so that they are compared on equal terms.
         observe: { firstToken: true },
+        ...(probed && { health: { probe: {} } }),
         endpoints: endpoints.map(({ address, profile }) => ({
           address,
           limits: { ...(tellKvSize && { kvTokens: contextTokensMax(profile) }), ...(requestsMax !== undefined && { requests: requestsMax }) },

@@ -6,6 +6,7 @@ import type { Refusal } from '../src/router/refusal.ts';
 import type { Routed } from '../src/router/routed.ts';
 import { ChoiceChecker } from './checkers/choice-checker.ts';
 import { ReservationChecker } from './checkers/reservation-checker.ts';
+import { HealthChecker, healthLimitsOf } from './checkers/health-checker.ts';
 import { type Violation, Violations } from './checkers/violation.ts';
 import { SeededRng } from './clock/seeded-rng.ts';
 import { VirtualTime } from './clock/virtual-time.ts';
@@ -16,7 +17,8 @@ import { ModelledCaps } from './network/modelled-caps.ts';
 import { ModelledRedis } from './network/modelled-redis.ts';
 import { measuredRedis, type NetworkModel } from './network/network-model.ts';
 import type { LoadSample, RequestEnding, RequestOutcome } from './outcomes.ts';
-import { type EndpointModel, SimulatedEndpoint } from './simulated-endpoint.ts';
+import { type EndpointModel, type ProbeFinding, SimulatedEndpoint } from './simulated-endpoint.ts';
+import { startProbes } from './simulated-probes.ts';
 import { createSimulatedRouter, type Sharing, type SimulatedRouter } from './simulated-router.ts';
 import type { Workload, WorkloadRequest } from './workloads/workload.ts';
 
@@ -84,8 +86,12 @@ const firstTokenReportMs = 0.5;
 /** Envoy's retries of an endpoint that did not take the request, and its pause before one, in ms (envoy/envoy.yaml). */
 const retriesMax = 2;
 const retryPauseMs = [10, 20] as const;
-/** Between two probes of an endpoint's health, in ms: that old may a router's belief be. */
-const probeMs = 1_000;
+/** How long a client waits for the first token of an endpoint that stands still before it goes away, in ms. */
+const patienceMs = 30_000;
+/** Longest until a router hears of a change in discovery, in ms. */
+const discoveryMs = 1_000;
+/** From the first token of an answer to where it breaks off, in ms. */
+const cutAfterMs = 20;
 /** Samples of load over a run. */
 const samplesPerRun = 1_600;
 /** Time that reports and snapshots get to arrive after the last request, in ms. */
@@ -115,20 +121,28 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
   return await new Simulation(options).run();
 }
 
+/** No lease expires earlier than this, in ms: by what is assumed, by what is configured, or by what was learned, which is at least a minute. */
+function shortestLeaseMs({ settings: { leases } }: CompiledConfig): number {
+  return Math.min(leases.assumedDurationMs, leases.expireAfterMsMax, 60_000);
+}
+
 class Simulation {
   readonly #options: SimulationOptions;
   readonly #time = new VirtualTime();
-  readonly #rng: { readonly arrivals: SeededRng; readonly reports: SeededRng; readonly estimates: SeededRng; readonly clients: SeededRng };
+  readonly #rng: { readonly arrivals: SeededRng; readonly reports: SeededRng; readonly estimates: SeededRng; readonly clients: SeededRng; readonly probes: SeededRng };
   readonly #redis: ModelledRedis;
   readonly #routers: readonly SimulatedRouter[];
   readonly #endpoints: readonly SimulatedEndpoint[];
   readonly #byAddress: ReadonlyMap<string, SimulatedEndpoint>;
+  /** Addresses that discovery does not name now. */
+  readonly #absent = new Set<string>();
   readonly #active = new Map<number, Active>();
   readonly #outcomes: RequestOutcome[] = [];
   readonly #samples: LoadSample[] = [];
   readonly #violations = new Violations();
   readonly #reservationChecker: ReservationChecker;
   readonly #choiceChecker: ChoiceChecker;
+  readonly #healthChecker: HealthChecker;
   #explanation: SimulatedExplanation | undefined;
   #arrived = 0;
   #unsettled = 0;
@@ -140,7 +154,7 @@ class Simulation {
     const { seed, network, config, routers, sharing } = options;
     const rng = new SeededRng(seed);
     this.#options = options;
-    this.#rng = { arrivals: rng.stream('arrivals'), reports: rng.stream('reports'), estimates: rng.stream('estimates'), clients: rng.stream('clients') };
+    this.#rng = { arrivals: rng.stream('arrivals'), reports: rng.stream('reports'), estimates: rng.stream('estimates'), clients: rng.stream('clients'), probes: rng.stream('probes') };
     this.#redis = new ModelledRedis(this.#time, rng.stream('network'), network);
     this.#endpoints = options.endpoints.map((model) => new SimulatedEndpoint(model));
     this.#byAddress = new Map(this.#endpoints.map((endpoint) => [endpoint.model.address, endpoint]));
@@ -157,18 +171,22 @@ class Simulation {
         redis: this.#redis,
         caps,
         phaseMs: phases.between(0, 100),
+        onChange: (router, change) => this.#healthChecker.changed(router, change),
       }),
     );
+    this.#healthChecker = new HealthChecker(this.#violations, this.#byAddress, healthLimitsOf(config));
     this.#reservationChecker = new ReservationChecker(this.#violations);
-    const limitsHold = (): boolean => routers === 1 || (sharing !== 'none' && network.outages.length === 0);
+    const limitsHold = (address: string): boolean =>
+      (routers === 1 || (sharing !== 'none' && network.outages.length === 0)) && this.#oldestMs(address) < shortestLeaseMs(config);
     this.#choiceChecker = new ChoiceChecker(this.#violations, this.#byAddress, limitsHold);
   }
 
   async run(): Promise<SimulationResult> {
     const { workload, speed, faults } = this.#options;
     this.#unsettled = workload.requests.length;
-    for (const fault of faults) this.#plan(fault);
     for (const { model } of this.#endpoints) this.#choiceChecker.started(model.address, 0);
+    for (const fault of faults) this.#plan(fault);
+    this.#startProbes();
     this.#sample((workload.requests.at(-1)?.arrivalMs ?? 0) / speed / samplesPerRun);
     this.#arriveNext();
 
@@ -193,7 +211,8 @@ class Simulation {
   #patienceMs(): number {
     const { recordLossShare, config, network } = this.#options;
     const outageEndMs = Math.max(0, ...network.outages.map(({ toMs }) => toMs - this.#time.nowMs()));
-    const lastSilenceMs = network.lossShare > 0 || recordLossShare > 0 || outageEndMs > 0;
+    // A report that was to be handed on while Redis was away is lost too.
+    const lastSilenceMs = network.lossShare > 0 || recordLossShare > 0 || network.outages.length > 0;
     return settleMs + this.#options.accessLogMs + outageEndMs + (lastSilenceMs ? config.settings.leases.expireAfterMsMax : 0);
   }
 
@@ -219,6 +238,7 @@ class Simulation {
       outputTokens,
       session,
       address: undefined,
+      turnedAwayBy: undefined,
       reason: undefined,
       ttftMs: undefined,
       durationMs: undefined,
@@ -236,6 +256,7 @@ class Simulation {
     }
     outcome.reason = answer.decision.reason;
     this.#choiceChecker.chose(router, answer, nowMs);
+    this.#healthChecker.chose(router, answer, nowMs);
     this.#checkBooks(router, answer);
     const active: Active = { index, request, outcome, router, routed: answer, attempt: 0, endpoint: undefined };
     this.#active.set(index, active);
@@ -296,15 +317,19 @@ class Simulation {
         const known = router.fleet.pool(routed.pool.name)?.endpoint(address);
         if (known !== undefined) this.#choiceChecker.reached(known, nowMs);
         this.#planAbort(active);
+        if (endpoint.hangs) this.#planImpatience(active);
         return;
       }
       case 'too-long':
         this.#end(active, 'too-long', { ending: 'finished', status: 400 });
         return;
+      case 'failed':
       case 'refused-connection':
       case 'queue-full': {
+        outcome.turnedAwayBy ??= address;
         if (active.attempt >= retriesMax || active.attempt + 1 >= routed.addresses.length) {
-          this.#fail(active, 503);
+          if (result === 'failed') outcome.address = address;
+          this.#fail(active, result === 'failed' ? 500 : 503);
           return;
         }
         active.attempt += 1;
@@ -320,6 +345,16 @@ class Simulation {
     this.#time.after(rng.exponential(2_000), () => {
       if (this.#active.get(active.index) !== active) return;
       active.endpoint?.cancel(active.index, this.#time.nowMs());
+      this.#end(active, 'client-abort', { ending: 'client-abort', status: 0 });
+    });
+  }
+
+  /** A client that has waited long enough for an endpoint that stands still goes away. */
+  #planImpatience(active: Active): void {
+    const { endpoint, outcome, index } = active;
+    this.#time.at(Math.max(this.#time.nowMs(), outcome.arrivalMs + patienceMs), () => {
+      if (this.#active.get(index) !== active || endpoint === undefined || active.endpoint !== endpoint || !endpoint.hangs) return;
+      endpoint.cancel(index, this.#time.nowMs());
       this.#end(active, 'client-abort', { ending: 'client-abort', status: 0 });
     });
   }
@@ -346,9 +381,16 @@ class Simulation {
     // Routers that share nothing cannot hand reports on: each then sits beside an Envoy of its own.
     const reporter = sharing === 'none' ? active.router : this.#anyRouter(rng);
     this.#time.after(rng.between(0, accessLogMs), () => {
-      reporter.router.observe(routed.lease, { ...completion, signal: 'access-log', servedBy: outcome.address });
+      reporter.router.observe(routed.lease, { ...completion, signal: 'access-log', servedBy: routed.addresses[active.attempt], attempts: active.attempt + 1 });
+      this.#healthChecker.tried(active.router, routed);
       this.#checkBooks(reporter, routed);
     });
+  }
+
+  /** How long the oldest request on an endpoint has been under way, in ms. */
+  #oldestMs(address: string): number {
+    const arrivals = [...(this.#byAddress.get(address)?.inFlight ?? [])].map((index) => this.#active.get(index)?.outcome.arrivalMs ?? Infinity);
+    return this.#time.nowMs() - Math.min(...arrivals);
   }
 
   #advanceEngines(untilMs: number): void {
@@ -370,8 +412,10 @@ class Simulation {
       if (!routed.pool.observeFirstToken) return;
       this.#time.after(firstTokenReportMs, () => {
         router.router.firstToken(routed.lease);
+        this.#healthChecker.tried(router, routed);
         this.#checkBooks(router, routed);
       });
+      if (endpoint.cuts) this.#time.after(cutAfterMs, () => this.#cut(active, endpoint));
     } else if (event.kind === 'done') {
       endpoint.ended(active.index);
       outcome.durationMs = event.atMs - outcome.arrivalMs;
@@ -379,46 +423,127 @@ class Simulation {
     }
   }
 
+  /** An answer breaks off: the client has part of it, so nobody tries again. */
+  #cut(active: Active, endpoint: SimulatedEndpoint): void {
+    if (this.#active.get(active.index) !== active || active.endpoint !== endpoint) return;
+    endpoint.cancel(active.index, this.#time.nowMs());
+    this.#end(active, 'endpoint-failed', { ending: 'upstream-failure', status: 200 });
+  }
+
   #plan(fault: Fault): void {
     const endpoint = this.#byAddress.get(fault.address);
     if (endpoint === undefined) throw new Error(`a fault of ${fault.address}, which is no endpoint`);
     const { fromMs, toMs } = fault;
-    if (fault.kind === 'slow') {
-      this.#time.at(fromMs, () => endpoint.slowDown(fault.factor));
-      if (toMs < Infinity) this.#time.at(toMs, () => endpoint.slowDown(1));
-      return;
+    const during = (begin: () => void, end: () => void): void => {
+      this.#now(fromMs, begin);
+      if (toMs < Infinity) this.#time.at(toMs, end);
+    };
+    const recover = (): void => endpoint.recover(this.#time.nowMs());
+    const begins = (): void => this.#choiceChecker.disturbed(fault.address, this.#time.nowMs());
+    switch (fault.kind) {
+      case 'down':
+        during(() => this.#kill(endpoint), () => this.#start(endpoint, 0));
+        return;
+      case 'restart':
+        during(() => this.#kill(endpoint), () => this.#start(endpoint, fault.loadMs));
+        return;
+      case 'flap':
+        for (let atMs = fromMs; atMs < toMs; atMs += 2 * fault.periodMs) {
+          this.#now(atMs, () => this.#kill(endpoint));
+          this.#time.at(Math.min(toMs, atMs + fault.periodMs), () => this.#start(endpoint, 0));
+        }
+        return;
+      case 'slow':
+        during(() => {
+          begins();
+          endpoint.ail({ slowFactor: fault.factor }, this.#time.nowMs());
+        }, recover);
+        return;
+      case 'fail':
+        during(() => {
+          begins();
+          endpoint.ail({ failShare: fault.share, probesPass: fault.probesPass }, this.#time.nowMs());
+        }, recover);
+        return;
+      case 'cut':
+        during(() => {
+          begins();
+          endpoint.ail({ cuts: true, probesPass: fault.probesPass }, this.#time.nowMs());
+        }, recover);
+        return;
+      case 'hang':
+        during(
+          () => {
+            begins();
+            endpoint.ail({ hangs: true, probesPass: fault.probesPass }, this.#time.nowMs());
+            for (const index of endpoint.inFlight) {
+              const active = this.#active.get(index);
+              if (active !== undefined) this.#planImpatience(active);
+            }
+          },
+          () => {
+            this.#kill(endpoint);
+            endpoint.recover(this.#time.nowMs());
+            this.#start(endpoint, 0);
+          },
+        );
+        return;
+      case 'absent':
+        during(() => this.#setNamed(fault.address, false), () => this.#setNamed(fault.address, true));
     }
-    this.#time.at(fromMs, () => {
-      for (const index of endpoint.kill()) {
-        const active = this.#active.get(index);
-        // Envoy does not send again what an endpoint may have been at work on.
-        if (active !== undefined) this.#fail(active, 502);
+  }
+
+  /** At once where it is due at the very start, so that nothing comes before it. */
+  #now(atMs: number, action: () => void): void {
+    if (atMs <= 0) action();
+    else this.#time.at(atMs, action);
+  }
+
+  #kill(endpoint: SimulatedEndpoint): void {
+    this.#choiceChecker.disturbed(endpoint.model.address, this.#time.nowMs());
+    for (const index of endpoint.kill(this.#time.nowMs())) {
+      const active = this.#active.get(index);
+      // Envoy does not send again what an endpoint may have been at work on.
+      if (active !== undefined) this.#fail(active, 502);
+    }
+  }
+
+  #start(endpoint: SimulatedEndpoint, loadMs: number): void {
+    const nowMs = this.#time.nowMs();
+    endpoint.start(nowMs + loadMs);
+    this.#choiceChecker.started(endpoint.model.address, nowMs + loadMs);
+  }
+
+  /** Discovery names an endpoint, or does so no longer: every router hears of it in its turn. */
+  #setNamed(address: string, isNamed: boolean): void {
+    const endpoint = this.#byAddress.get(address);
+    // Who is not named can serve nobody, well as it may be.
+    if (isNamed) {
+      this.#absent.delete(address);
+      endpoint?.recover(this.#time.nowMs());
+      this.#choiceChecker.started(address, this.#time.nowMs());
+    } else {
+      this.#absent.add(address);
+      endpoint?.ail({}, this.#time.nowMs());
+      this.#choiceChecker.disturbed(address, this.#time.nowMs());
+    }
+    for (const router of this.#routers) {
+      const hear = (): void => router.discover(this.#absent);
+      if (this.#time.nowMs() <= 0) hear();
+      else this.#time.after(this.#rng.probes.between(0, discoveryMs), hear);
+    }
+  }
+
+  /** Every router probes for itself. Endpoints with which nothing will be wrong would pass each time: once is enough. */
+  #startProbes(): void {
+    const faulty = new Set(this.#options.faults.map((fault) => fault.address));
+    for (const endpoint of this.#endpoints) {
+      const { address } = endpoint.model;
+      for (const router of this.#routers) {
+        const onFinding = (finding: ProbeFinding): void => router.probed(address, finding);
+        if (!faulty.has(address)) onFinding('passing');
+        else startProbes({ time: this.#time, rng: this.#rng.probes, endpoint, isNamed: () => !this.#absent.has(address), onFinding });
       }
-    });
-    // Who starts late was never believed to be there.
-    const firstProbesMs = fromMs === 0 ? 0 : probeMs;
-    this.#probed(fromMs, firstProbesMs, (router) => this.#setState(router, fault.address, 'not-ready'));
-    if (toMs === Infinity) return;
-    this.#time.at(toMs, () => {
-      endpoint.start();
-      this.#choiceChecker.started(fault.address, toMs + probeMs);
-    });
-    this.#probed(toMs, probeMs, (router) => this.#setState(router, fault.address, 'ready'));
-  }
-
-  /** Every router finds out by its own probes. */
-  #probed(fromMs: number, withinMs: number, find: (router: SimulatedRouter) => void): void {
-    for (const router of this.#routers) this.#time.at(fromMs + this.#rng.clients.between(0, withinMs), () => find(router));
-  }
-
-  #setState({ fleet }: SimulatedRouter, address: string, state: 'ready' | 'not-ready'): void {
-    for (const pool of fleet.pools.values()) {
-      const endpoint = pool.endpoint(address);
-      if (endpoint === undefined) continue;
-      endpoint.state = state;
-      if (state !== 'ready') continue;
-      endpoint.readySinceMs = this.#time.nowMs();
-      pool.cache.forget(address);
     }
   }
 

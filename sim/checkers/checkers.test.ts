@@ -14,7 +14,7 @@ const [a, b] = ['10.0.0.1:80', '10.0.0.2:80'];
 
 function routerWith(requestsInFlight = 0, requestsMax?: number): SimulatedRouter {
   const fleet = new FleetView([{ name: 'p', endpoints: [a, b].map((address) => ({ address, weight: 1, labels: {}, requestsMax })) }]);
-  return { id: 'r', router: { requestsInFlight } as unknown as Router, fleet };
+  return { id: 'r', router: { requestsInFlight } as unknown as Router, fleet, probed: () => undefined, discover: () => undefined };
 }
 
 function endpointOf(router: SimulatedRouter, address: string) {

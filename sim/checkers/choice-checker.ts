@@ -1,3 +1,4 @@
+import type { EndpointState } from '../../src/core/fleet-snapshot.ts';
 import type { FleetEndpoint } from '../../src/fleet/endpoint.ts';
 import type { Routed } from '../../src/router/routed.ts';
 import type { SimulatedEndpoint } from '../simulated-endpoint.ts';
@@ -8,16 +9,24 @@ import type { Violations } from './violation.ts';
 const idleMsMax = 30_000;
 const waitingMax = 16;
 
+/** States in which an endpoint takes as much as any other, or soon will. */
+const takesItsShare: ReadonlySet<EndpointState> = new Set(['ready', 'warming']);
+/** States in which an endpoint may be chosen: a slow one where no other can be, a half-open one for a trial. */
+const candidateStates: ReadonlySet<EndpointState> = new Set(['ready', 'warming', 'half-open', 'slow']);
+
 /** Looks at every choice: known, ready, within limits, and nobody left out. */
 export class ChoiceChecker {
   readonly #violations: Violations;
   readonly #endpoints: ReadonlyMap<string, SimulatedEndpoint>;
   /** When an endpoint was last chosen, or began to be ready. */
   readonly #busyMs = new Map<string, number>();
-  /** Without shared state, or while it is away, no router can know what the others sent. */
-  readonly #limitsHold: () => boolean;
+  /**
+   * Whether a router can know what is on an endpoint: not what others sent, without shared state or while it is away; nor what has run so
+   * long that its lease expired.
+   */
+  readonly #limitsHold: (address: string) => boolean;
 
-  constructor(violations: Violations, endpoints: ReadonlyMap<string, SimulatedEndpoint>, limitsHold: () => boolean) {
+  constructor(violations: Violations, endpoints: ReadonlyMap<string, SimulatedEndpoint>, limitsHold: (address: string) => boolean) {
     this.#violations = violations;
     this.#endpoints = endpoints;
     this.#limitsHold = limitsHold;
@@ -28,6 +37,11 @@ export class ChoiceChecker {
     this.#busyMs.set(address, nowMs);
   }
 
+  /** Something is wrong with an endpoint: what it does not get is no matter, until it is `started` or has been well for a while. */
+  disturbed(address: string, nowMs: number): void {
+    this.#busyMs.set(address, nowMs);
+  }
+
   /** A router chose, and nothing has changed since. */
   chose({ id, fleet }: SimulatedRouter, { pool, addresses, decision }: Routed, nowMs: number): void {
     const known = fleet.pool(pool.name);
@@ -35,7 +49,7 @@ export class ChoiceChecker {
       const endpoint = known?.endpoint(address);
       if (endpoint === undefined || !this.#endpoints.has(address)) {
         this.#violations.add('endpoint-unknown', nowMs, `router ${id} named ${address}, which is not in pool ${pool.name}`);
-      } else if (endpoint.state !== 'ready') {
+      } else if (!candidateStates.has(endpoint.state)) {
         this.#violations.add('endpoint-not-ready', nowMs, `router ${id} named ${address}, which it holds for ${endpoint.state}`);
       }
     }
@@ -50,15 +64,15 @@ export class ChoiceChecker {
     this.#busyMs.set(endpoint.address, nowMs);
     const { requestsMax } = endpoint;
     const inFlight = this.#endpoints.get(endpoint.address)?.inFlight.size ?? 0;
-    if (requestsMax !== undefined && inFlight > requestsMax && this.#limitsHold()) {
+    if (requestsMax !== undefined && inFlight > requestsMax && this.#limitsHold(endpoint.address)) {
       this.#violations.add('bound-exceeded', nowMs, `${inFlight} requests on ${endpoint.address}, which allows ${requestsMax}`);
     }
   }
 
   #checkStarved(router: string, { address, state, weight }: FleetEndpoint, chosen: string, nowMs: number): void {
     const simulated = this.#endpoints.get(address);
-    if (simulated === undefined || state !== 'ready' || weight <= 0) return;
-    if (address === chosen || simulated.isDown || simulated.inFlight.size > 0) {
+    if (simulated === undefined || !takesItsShare.has(state) || weight <= 0) return;
+    if (address === chosen || simulated.healthySinceMs === undefined || simulated.inFlight.size > 0) {
       this.#busyMs.set(address, nowMs);
       return;
     }

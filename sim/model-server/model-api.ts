@@ -49,7 +49,7 @@ export class ModelApi {
   readonly model: string;
   readonly metrics: EngineMetrics;
   readonly #options: ModelApiOptions;
-  readonly #engine: LiveEngine;
+  #engine: LiveEngine;
   readonly #startedS = Math.floor(Date.now() / 1000);
   #generations = 0;
   /** Requests in flight by adapter. */
@@ -84,6 +84,13 @@ export class ModelApi {
     return { object: 'list', data: [model] };
   }
 
+  /** Loses all that is in flight, and the cache. The connections are the caller's to break. */
+  restart(): void {
+    this.#engine.close();
+    this.#engine = new LiveEngine(this.#options.profile, this.#options.timeScale);
+    this.#engine.slowFactor = this.#options.faults.switches.slowFactor;
+  }
+
   close(): void {
     this.#engine.close();
   }
@@ -91,7 +98,7 @@ export class ModelApi {
   /** Serves one request; resolves when it is in the engine, answered with an error, or left to hang. */
   async serve(dialect: Dialect, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { stats } = this.#options;
-    stats.requests += 1;
+    stats.arrived();
     stats.inFlight += 1;
     response.once('close', () => {
       stats.inFlight -= 1;

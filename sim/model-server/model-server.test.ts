@@ -4,8 +4,10 @@ import http from 'node:http';
 import net from 'node:net';
 import OpenAI from 'openai';
 import { afterEach, describe, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
 import type { EngineProfile } from '../engine/engine-profiles.ts';
 import { type ModelServer, type ModelServerGroup, type ModelServerOptions, simulatedHeader, startModelServer } from './model-server.ts';
+import { createRealtimeEcho } from './realtime-echo.ts';
 
 const running: ModelServer[] = [];
 
@@ -465,6 +467,15 @@ describe('switches', () => {
     expect(server.control.stats().cancelled).toBe(1);
   });
 
+  it('hangs as a whole where its health pages are told to hang too', async () => {
+    const server = await start({ switches: { mode: 'hang', healthHangs: true } });
+    for (const page of ['/health', '/health/ready', '/v1/models']) {
+      await expect(fetch(server.url + page, { signal: AbortSignal.timeout(100) })).rejects.toThrow(/timeout/i);
+    }
+    await server.control.set({ healthHangs: false });
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+  });
+
   it('slows down', async () => {
     const server = await start({ timeScale: 500 });
     await json(await chat(server));
@@ -543,12 +554,99 @@ describe('switches', () => {
   });
 });
 
+describe('websockets', () => {
+  const connect = (server: ModelServer, path = '/v1/realtime'): WebSocket => new WebSocket(server.url.replace('http', 'ws') + path);
+
+  it('sends back what it gets, says who serves, and counts them while they are open', async () => {
+    const server = await start({ realtime: createRealtimeEcho() });
+    const socket = connect(server);
+    const upgrade = once(socket, 'upgrade') as Promise<[http.IncomingMessage]>;
+    await once(socket, 'open');
+    expect((await upgrade)[0].headers).toMatchObject({ 'x-served-by': server.address, [simulatedHeader]: 'true' });
+    socket.send('text');
+    expect(String((await once(socket, 'message'))[0])).toBe('text');
+    socket.send(Buffer.from([0, 255]));
+    expect(await once(socket, 'message')).toEqual([Buffer.from([0, 255]), true]);
+    expect(server.control.stats()).toMatchObject({ upgrades: 1, upgradesOpen: 1 });
+    socket.close();
+    await until(() => server.control.stats().upgradesOpen === 0);
+    expect(server.control.stats().upgrades).toBe(1);
+  });
+
+  it('are refused where there are none, and where a switch says so', async () => {
+    const refusal = async (server: ModelServer, path?: string): Promise<string> => {
+      const [error] = (await once(connect(server, path), 'error')) as [Error];
+      return error.message;
+    };
+    expect(await refusal(await start())).toContain('404');
+    const server = await start({ realtime: createRealtimeEcho() });
+    expect(await refusal(server, '/elsewhere')).toContain('404');
+    await server.control.set({ mode: 'fail', failStatus: 500 });
+    expect(await refusal(server)).toContain('500');
+    expect(server.control.stats().upgrades).toBe(0);
+  });
+
+  it('break when the server goes', async () => {
+    const server = await start({ realtime: createRealtimeEcho() });
+    const socket = connect(server);
+    await once(socket, 'open');
+    const closed = once(socket, 'close');
+    await server.control.restart();
+    expect((await closed)[0]).toBe(1006);
+    expect(server.control.stats().upgradesOpen).toBe(0);
+  });
+});
+
 describe('life', () => {
-  it('is alive but not ready while it starts', async () => {
+  it('is not healthy and lists no model while it loads', async () => {
     const server = await start({ startupMs: 600_000 });
-    const [health, ready, answer] = await Promise.all([fetch(`${server.url}/health`), fetch(`${server.url}/health/ready`), chat(server)]);
-    expect([health.status, ready.status, answer.status]).toEqual([200, 503, 503]);
-    expect(await json(answer)).toMatchObject({ error: { code: 'starting' } });
+    const [health, ready, answer, models] = await Promise.all(['/health', '/health/ready'].map((page) => fetch(server.url + page)).concat([chat(server), fetch(`${server.url}/v1/models`)]));
+    expect([health!.status, ready!.status, answer!.status]).toEqual([503, 503, 503]);
+    expect(await json(health!)).toMatchObject({ status: 'loading' });
+    expect(await json(answer!)).toMatchObject({ error: { code: 'starting' } });
+    expect(await json(models!)).toEqual({ object: 'list', data: [] });
+  });
+
+  it('restarts: what is in flight breaks, the port closes for a while, the model loads, the cache is empty', async () => {
+    const server = await start();
+    const messages = [{ role: 'user', content: 'word '.repeat(200) }];
+    await json(await chat(server, { messages }));
+    const cached = async (): Promise<number> => (await json<ChatBody>(await chat(server, { messages }))).usage.prompt_tokens_details.cached_tokens;
+    expect(await cached()).toBeGreaterThan(100);
+    await server.control.set({ slowFactor: 10_000 });
+    const open = (await chat(server, { stream: true, messages: [{ role: 'user', content: 'another '.repeat(200) }] })).text();
+    open.catch(() => undefined);
+    await server.control.set({ slowFactor: 1 });
+    const restarted = server.control.restart({ downMs: 100, loadMs: 300 });
+    await expect(open).rejects.toThrow();
+    await expect(fetch(server.url)).rejects.toThrow();
+    await restarted;
+    expect((await fetch(`${server.url}/health`)).status).toBe(503);
+    expect(await json(await fetch(`${server.url}/v1/models`))).toEqual({ object: 'list', data: [] });
+    expect((await chat(server)).status).toBe(503);
+    for (let tries = 0; tries < 1000 && (await fetch(`${server.url}/health/ready`)).status !== 200; tries += 1) await new Promise((resolve) => setTimeout(resolve, 10));
+    expect(await json(await fetch(`${server.url}/v1/models`))).toMatchObject({ data: [{ object: 'model' }] });
+    expect(await cached()).toBe(0);
+  });
+
+  it('restarts when told to over HTTP, after it has answered', async () => {
+    const server = await start();
+    const answer = await post(server, '/_sim', { restart: { loadMs: 600_000 } });
+    expect(answer.status).toBe(200);
+    let status: number | undefined;
+    for (let tries = 0; tries < 1000 && status !== 503; tries += 1) {
+      status = await fetch(`${server.url}/health`).then((response) => response.status, () => undefined);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    expect(status).toBe(503);
+  });
+
+  it('closes at once in the middle of a restart', async () => {
+    const server = await start();
+    const restarted = server.control.restart({ downMs: 600_000 });
+    await server.close();
+    await restarted;
+    await expect(fetch(server.url)).rejects.toThrow();
   });
 
   it('becomes ready after its start-up time', async () => {

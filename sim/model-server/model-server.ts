@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type EngineProfile, type EngineProfileName, engineProfiles } from '../engine/engine-profiles.ts';
 import { messages } from './anthropic-messages.ts';
 import type { ApiError, Dialect } from './dialect.ts';
@@ -23,10 +25,13 @@ import { type LoraOptions, ModelApi, noteSession } from './model-api.ts';
 import { chatCompletions, completions } from './openai-completions.ts';
 import { responses } from './openai-responses.ts';
 import { type ServerStats, StatsRecorder } from './server-stats.ts';
-import { parseSwitches, type Switches } from './switches.ts';
+import { parseSwitches, type Restart, type Switches } from './switches.ts';
 
 /** Servers of one process by port: each can be switched through any other, also one that refuses connections. */
 export type ModelServerGroup = Map<number, ModelServerControl>;
+
+/** Takes over the connection of a client that asked for another protocol; `servedBy` is this server's `ip:port`. */
+export type UpgradeHandler = (request: IncomingMessage, socket: Duplex, head: Buffer, servedBy: string) => void;
 
 export interface ModelServerOptions {
   /** 0 for a free one (default). */
@@ -43,11 +48,13 @@ export interface ModelServerOptions {
   readonly metrics?: EngineMetricsKind;
   /** How many times faster than the clock the engine runs; default 1. */
   readonly timeScale?: number;
-  /** Milliseconds (of the clock) after the start before it is ready; default 0. */
+  /** Milliseconds (of the clock) after the start that its model takes to load; default 0. Until then it is not healthy and lists no model. */
   readonly startupMs?: number;
   /** Status when the queue is full; default 429. */
   readonly queueFullStatus?: 429 | 503;
   readonly switches?: Partial<Switches>;
+  /** What serves websockets at /v1/realtime; unset, nothing does. */
+  readonly realtime?: UpgradeHandler;
   /** The server enters itself here while it lives. */
   readonly group?: ModelServerGroup;
 }
@@ -57,6 +64,8 @@ export interface ModelServerControl {
   readonly switches: Switches;
   /** Changes some switches. Takes effect before it resolves; rejects if mode `refuse` is left and the port is taken by now. */
   set(change: Partial<Switches>): Promise<void>;
+  /** Breaks every connection and starts anew with an empty cache; resolves when the port is open again, before the model is loaded. */
+  restart(restart?: Partial<Restart>): Promise<void>;
   stats(): ServerStats;
 }
 
@@ -98,6 +107,10 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
   readonly #stats = new StatsRecorder();
   readonly #api: ModelApi;
   readonly #pages: ReadonlyMap<string, (response: ServerResponse) => void | Promise<void>>;
+  readonly #realtime: UpgradeHandler | undefined;
+  /** Connections that left HTTP: the HTTP server no longer knows them. */
+  readonly #upgraded = new Set<Duplex>();
+  readonly #closing = new AbortController();
   #readyAtMs = Infinity;
   #server: Server | undefined = undefined;
   /** Openings and closings of the port, one after the other. */
@@ -113,6 +126,7 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
     this.#timeScale = timeScale;
     this.#group = options.group ?? new Map<number, ModelServerControl>();
     this.#startupMs = startupMs;
+    this.#realtime = options.realtime;
     this.#faults = new FaultInjector(options.switches);
     const api = new ModelApi({
       profile: this.#profile,
@@ -129,9 +143,8 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
     this.#api = api;
     this.#pages = new Map<string, (response: ServerResponse) => void | Promise<void>>([
       ['/', (response) => sendText(response, 200, this.#frontPage())],
-      ['/health', (response) => sendHealth(response, this.switches.healthOk)],
-      ['/health/ready', (response) => sendHealth(response, this.switches.healthOk && this.#ready)],
-      ['/v1/models', (response) => sendJson(response, 200, api.models())],
+      ...['/health', '/health/ready'].map((path) => [path, (response: ServerResponse) => this.#sendHealth(response)] as const),
+      ['/v1/models', (response) => this.#sendModels(response)],
       [api.metrics.path, async (response) => sendText(response, 200, await api.metrics.registry.metrics(), api.metrics.registry.contentType)],
       ['/_sim/stats', (response) => sendJson(response, 200, this.stats())],
     ]);
@@ -182,8 +195,25 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
     await step;
   }
 
+  async restart({ downMs = 0, loadMs = 0 }: Partial<Restart> = {}): Promise<void> {
+    const step = this.#transition.then(async () => {
+      if (this.#closed) return;
+      this.#readyAtMs = Infinity;
+      await this.#shut();
+      this.#api.restart();
+      // Closing cuts the wait short.
+      await sleep(downMs, undefined, { signal: this.#closing.signal }).catch(() => undefined);
+      if (this.#closing.signal.aborted) return;
+      if (this.switches.mode !== 'refuse') await this.#open();
+      this.#readyAtMs = performance.now() + loadMs;
+    });
+    this.#transition = step.catch(() => undefined);
+    await step;
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
+    this.#closing.abort();
     await this.#transition;
     this.#group.delete(this.port);
     await this.#shut();
@@ -198,6 +228,7 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
         else sendError(response, { status: 500, code: 'internal_error', message: String(error) });
       });
     });
+    server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
     // A proxy keeps its connections longer than Node's 5 s, and loses a request to each that is closed under it.
     server.keepAliveTimeout = 0;
     await new Promise<void>((resolve, reject) => {
@@ -221,7 +252,37 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
       server.close(() => resolve());
     });
     server.closeAllConnections();
+    for (const socket of this.#upgraded) socket.destroy();
     await closed;
+  }
+
+  /** Hands a websocket over, unless the switches dispose of it; such a connection is counted while it is open. */
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    this.#upgraded.add(socket);
+    socket.once('close', () => this.#upgraded.delete(socket));
+    socket.on('error', () => undefined);
+    const [path] = (request.url ?? '/').split('?', 1);
+    const serves = path === '/v1/realtime' ? this.#realtime : undefined;
+    const fault = serves === undefined ? undefined : this.#faults.next();
+    if (fault === 'hang') return;
+    if (serves === undefined || fault !== undefined || !this.#ready) {
+      socket.end(`HTTP/1.1 ${serves === undefined ? 404 : (fault?.status ?? 503)} No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+      return;
+    }
+    this.#stats.upgraded();
+    socket.once('close', () => this.#stats.upgradedEnded());
+    serves(request, socket, head, servedBy(request));
+  }
+
+  #sendHealth(response: ServerResponse): void {
+    if (this.switches.healthHangs) return;
+    const ok = this.switches.healthOk && this.#ready;
+    sendJson(response, ok ? 200 : 503, { status: ok ? 'ok' : this.#ready ? 'unavailable' : 'loading', simulated: true });
+  }
+
+  #sendModels(response: ServerResponse): void {
+    if (this.switches.healthHangs) return;
+    sendJson(response, 200, this.#ready ? this.#api.models() : { object: 'list', data: [] });
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -250,7 +311,7 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
       `GET  /v1/models  ${this.#api.metrics.path}  /health  /health/ready`,
       'any  /echo     the request body, byte for byte',
       'any  /headers  the request headers received, as JSON',
-      'GET, POST /_sim  switches: mode, failStatus, failRatio, slowFactor, healthOk, resetAfterChunks',
+      'GET, POST /_sim  switches: mode, failStatus, failRatio, slowFactor, healthOk, healthHangs, resetAfterChunks; {"restart":{"downMs":0,"loadMs":3000}}',
       'GET  /_sim/stats',
       '',
     ].join('\n');
@@ -308,20 +369,21 @@ class SimulatedModelServer implements ModelServer, ModelServerControl {
     }
     const result = parseSwitches(rest);
     if (!result.ok) return { status: 400, code: 'invalid_switches', message: result.problems.join('; ') };
-    if (target === this && result.change.mode === 'refuse') {
-      // Answer first: afterwards there is no connection. Only another server's port, or the process itself, can open this one again.
-      response.once('finish', () => void this.set(result.change));
-      sendJson(response, 200, this.#describe(port, { ...this.switches, ...result.change }), { connection: 'close' });
+    const { change, restart } = result;
+    const apply = async (): Promise<void> => {
+      await target.set(change);
+      if (restart !== undefined) await target.restart(restart);
+    };
+    if (target === this && (change.mode === 'refuse' || restart !== undefined)) {
+      // Answer first: afterwards there is no connection. A port that refuses is opened again only through another's, or by the process itself.
+      response.once('finish', () => void apply());
+      sendJson(response, 200, this.#describe(port, { ...this.switches, ...change }), { connection: 'close' });
       return undefined;
     }
-    await target.set(result.change);
+    await apply();
     sendJson(response, 200, this.#describe(port, target.switches));
     return undefined;
   }
-}
-
-function sendHealth(response: ServerResponse, ok: boolean): void {
-  sendJson(response, ok ? 200 : 503, { status: ok ? 'ok' : 'unavailable', simulated: true });
 }
 
 function sendEcho(request: IncomingMessage, response: ServerResponse, body: Buffer): void {

@@ -19,12 +19,18 @@ export interface ServerStats {
   readonly outputTokens: number;
   /** Requests by session key; of very many sessions the last seen. */
   readonly sessions: Readonly<Record<string, number>>;
+  /** Websockets open at the moment, and all there ever were. */
+  readonly upgradesOpen: number;
+  readonly upgrades: number;
+  /** When model API requests came, by the clock of the server's process (`performance.now()`), newest last; of very many the newest. */
+  readonly arrivalsMs: readonly number[];
   /** Times to first token, newest last; of very many the newest. */
   readonly ttftMs: readonly number[];
 }
 
 const sessionsMax = 10_000;
 const ttftsMax = 1000;
+const arrivalsMax = 1000;
 
 export class StatsRecorder {
   requests = 0;
@@ -39,6 +45,25 @@ export class StatsRecorder {
   outputTokens = 0;
   readonly #sessions = new Map<string, number>();
   readonly #ttftMs: number[] = [];
+  readonly #arrivalsMs: number[] = [];
+  #upgradesOpen = 0;
+  #upgrades = 0;
+
+  /** A request to the model API came. */
+  arrived(): void {
+    this.requests += 1;
+    this.#arrivalsMs.push(performance.now());
+    if (this.#arrivalsMs.length > arrivalsMax) this.#arrivalsMs.shift();
+  }
+
+  upgraded(): void {
+    this.#upgrades += 1;
+    this.#upgradesOpen += 1;
+  }
+
+  upgradedEnded(): void {
+    this.#upgradesOpen -= 1;
+  }
 
   session(key: string): void {
     const requests = this.#sessions.get(key) ?? 0;
@@ -61,6 +86,9 @@ export class StatsRecorder {
     return {
       requests, otherRequests, inFlight, succeeded, failed, rejected, cancelled, promptTokens, cachedTokens, outputTokens,
       sessions: Object.fromEntries(this.#sessions),
+      upgradesOpen: this.#upgradesOpen,
+      upgrades: this.#upgrades,
+      arrivalsMs: [...this.#arrivalsMs],
       ttftMs: [...this.#ttftMs],
     };
   }

@@ -3,9 +3,14 @@ import { parseSwitches } from './switches.ts';
 
 describe('parseSwitches', () => {
   it('takes any part of the switches', () => {
-    expect(parseSwitches({})).toEqual({ ok: true, change: {} });
-    const change = { mode: 'reset', failStatus: 429, failRatio: 0.5, slowFactor: 4, healthOk: false, resetAfterChunks: 0 };
-    expect(parseSwitches(change)).toEqual({ ok: true, change });
+    expect(parseSwitches({})).toEqual({ ok: true, change: {}, restart: undefined });
+    const change = { mode: 'reset', failStatus: 429, failRatio: 0.5, slowFactor: 4, healthOk: false, healthHangs: true, resetAfterChunks: 0 };
+    expect(parseSwitches(change)).toEqual({ ok: true, change, restart: undefined });
+  });
+
+  it('takes an order to restart, beside switches', () => {
+    expect(parseSwitches({ restart: {} })).toEqual({ ok: true, change: {}, restart: { downMs: 0, loadMs: 0 } });
+    expect(parseSwitches({ healthOk: true, restart: { loadMs: 3_000 } })).toEqual({ ok: true, change: { healthOk: true }, restart: { downMs: 0, loadMs: 3_000 } });
   });
 
   it.each([
@@ -15,6 +20,9 @@ describe('parseSwitches', () => {
     [{ slowFactor: 0 }, 'slowFactor: '],
     [{ healthOk: 'no' }, 'healthOk: '],
     [{ resetAfterChunks: 1.5 }, 'resetAfterChunks: '],
+    [{ healthHangs: 1 }, 'healthHangs: '],
+    [{ restart: { loadMs: -1 } }, 'restart.loadMs: '],
+    [{ restart: { now: true } }, 'restart: '],
     [{ moed: 'ok' }, 'Unrecognized key: "moed"'],
     ['ok', 'Invalid input'],
   ])('refuses %j', (input, problem) => {

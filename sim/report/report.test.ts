@@ -12,6 +12,7 @@ const outcome = (more: Partial<RequestOutcome>): RequestOutcome => ({
   outputTokens: 11,
   session: undefined,
   address: 'a:1',
+  turnedAwayBy: undefined,
   reason: 'in-turn',
   ttftMs: 10,
   durationMs: 110,
