@@ -22,7 +22,8 @@ export async function build() {
   try {
     await bundle({
       absWorkingDir: root,
-      entryPoints: { main: 'src/main.ts' },
+      // Beside the program, what it runs in threads of its own.
+      entryPoints: { main: 'src/main.ts', 'worker-thread': 'src/app/workers/worker-thread.ts' },
       outdir: fresh,
       bundle: true,
       splitting: true,

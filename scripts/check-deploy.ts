@@ -3,19 +3,18 @@
 //   --write          regenerate deploy/compose/envoy.yaml from envoy/envoy.yaml
 //   --with-istioctl  build istioctl too (minutes); on by itself with CI=true
 // A tool that cannot be had is a visible SKIP; with CI=true it is a failure.
-import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { parse, parseAllDocuments, stringify } from 'yaml';
 import { loadConfig } from '../src/config/load.ts';
 import { describeProblems } from '../src/config/problem.ts';
 import { envoyBinary, type EnvoyConfig, renderEnvoyConfig, startEnvoy } from '../lab/envoy-process.ts';
+import { type Check, expectSuccess, Failure, type Ran, root, run, Skip } from './deploy-check.ts';
+import { prometheusChecks } from './prometheus-checks.ts';
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const cache = path.join(root, '.cache', 'deploy');
 const inCi = process.env['CI'] === 'true';
 const writes = process.argv.includes('--write');
@@ -38,11 +37,6 @@ const tools = {
   /** Istio's custom resource definitions. */
   istioApi: 'istio.io/api@v1.31.1',
 } as const;
-
-/** The cause of a failed check, shown as it stands. */
-class Failure extends Error {}
-/** Why a check could not be made. */
-class Skip extends Error {}
 
 // ---- Files ----
 
@@ -93,38 +87,6 @@ function* everywhere(value: Json | undefined, key: string): Generator<Json> {
 }
 
 // ---- Tools ----
-
-interface Ran {
-  readonly code: number;
-  /** stdout and stderr, in the order they came. */
-  readonly output: string;
-}
-
-function run(command: string, args: readonly string[], options: { env?: NodeJS.ProcessEnv; msMax?: number } = {}): Promise<Ran> {
-  const { msMax = 120_000 } = options;
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, args, {
-      cwd: root,
-      env: options.env ?? process.env,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      signal: AbortSignal.timeout(msMax),
-    });
-    let output = '';
-    const keep = (chunk: Buffer): void => {
-      output += chunk.toString('utf8');
-    };
-    child.stdout.on('data', keep);
-    child.stderr.on('data', keep);
-    child.on('error', (error) => reject(error.name === 'AbortError' ? new Failure(`${command} took longer than ${msMax} ms`) : error));
-    child.on('close', (code, signal) => resolve({ code: code ?? 1, output: signal === null ? output : `${output}\n(ended by ${signal})` }));
-  });
-}
-
-async function expectSuccess(what: string, running: Promise<Ran>): Promise<string> {
-  const { code, output } = await running;
-  if (code !== 0) throw new Failure(`${what}: exit code ${code}\n${output.trim()}`);
-  return output;
-}
 
 /** For getting tools: what goes wrong there is no verdict on our files. */
 async function orSkip(what: string, running: Promise<Ran>): Promise<string> {
@@ -631,8 +593,6 @@ const istioctlSaysAlways = /EnvoyFilter exposes internal implementation details/
 
 // ---- Checks ----
 
-type Check = () => Promise<void> | void;
-
 const checks: Record<string, Check> = {
   'envoy/: the real Envoy takes each file': async () => {
     const known = new Set([...envoyFiles, snippetFile].map((file) => path.normalize(file)));
@@ -716,6 +676,7 @@ const checks: Record<string, Check> = {
       await envoy.stop();
     }
   },
+  ...prometheusChecks,
   'deploy/istio: the pool of the ConfigMap is the host of the ServiceEntry': () => {
     const all = manifests();
     const map = all.find(({ kind }) => kind === 'ConfigMap');

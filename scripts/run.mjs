@@ -17,17 +17,24 @@ const tasks = {
     steps: [
       [bin('typescript/bin/tsc'), '--noEmit'],
       ['scripts/strategy-docs.ts'],
+      ['scripts/metrics-docs.ts'],
       [bin('eslint/bin/eslint.js'), '--max-warnings=0', '.'],
-      [bin('dependency-cruiser/bin/dependency-cruiser.mjs'), '--config', '.dependency-cruiser.mjs', 'src', 'sim', 'lab', 'demo'],
+      [bin('dependency-cruiser/bin/dependency-cruiser.mjs'), '--config', '.dependency-cruiser.mjs', 'src', 'sim', 'lab', 'demo', 'bench'],
       [bin('vitest/vitest.mjs'), 'run', '--project', 'fast'],
     ],
   },
-  docs: { steps: [['scripts/strategy-docs.ts', '--write']] },
+  docs: { steps: [['scripts/strategy-docs.ts', '--write'], ['scripts/metrics-docs.ts', '--write']] },
   'check:deploy': { envoy: true, steps: [['scripts/check-deploy.ts', '...']] },
+  bench: { envoy: true, redis: true, steps: [['scripts/build.mjs'], ['bench/hot-path/main.ts', '...']] },
+  'bench:streams': { envoy: true, redis: true, steps: [['scripts/build.mjs'], ['bench/hot-path/streams.ts', '...']] },
+  'soak:hot-path': { envoy: true, redis: true, steps: [['scripts/build.mjs'], ['bench/hot-path/soak.ts', '...']] },
+  'bench:micro': { steps: [['bench/micro/main.ts', '...']] },
+  'bench:workers': { redis: true, steps: [['scripts/build.mjs'], ['bench/workers.ts', '...']] },
   'bench:routing': { steps: [['bench/routing-quality.ts', '...']] },
   'sim:soak': { steps: [['sim/soak.ts', '...']] },
   'bench:redis': { redis: true, steps: [['scripts/build.mjs'], ['bench/redis-cost.ts', '...']] },
   'soak:redis': { redis: true, steps: [['scripts/build.mjs'], ['bench/soak-redis.ts', '...']] },
+  'soak:streams': { envoy: true, redis: true, env: { FAIRLEAD_LONG: '1' }, steps: [[bin('vitest/vitest.mjs'), 'run', 'test/e2e/long-streams.test.ts']] },
   'measure:idle': { steps: [['scripts/build.mjs'], ['scripts/measure-idle.ts', '...']] },
 };
 
@@ -48,7 +55,7 @@ async function main([name, ...rest]) {
   await ensurePackages();
   const node = await ensureNode();
   // Children that start `node` (vitest workers, bin/fairlead) find the same one.
-  const env = { ...process.env, PATH: `${path.dirname(node)}${path.delimiter}${process.env.PATH ?? ''}`, FAIRLEAD_NODE: node };
+  const env = { ...process.env, PATH: `${path.dirname(node)}${path.delimiter}${process.env.PATH ?? ''}`, FAIRLEAD_NODE: node, ...task.env };
   if (task.envoy) env.ENVOY_BIN = await ensureEnvoy();
   if (task.redis) env.REDIS_BIN = await ensureRedis();
   if (task.protos) env.FAIRLEAD_OFFICIAL_PROTOS = await ensureOfficialProtos();

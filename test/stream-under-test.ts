@@ -90,6 +90,7 @@ export function createTrial(options: TrialOptions = {}): Trial {
     unknownLease: () => tell('unknown-lease'),
     noCompletionSignal: () => tell('no-completion-signal'),
     noFirstToken: () => {},
+    endpointChanged: () => {},
     streamOpened: () => {},
     streamClosed: (ending) => tell(`closed ${ending}`),
     message: () => {},

@@ -1,6 +1,8 @@
 import { Command } from 'commander';
+import { readEndpointList } from '../config/endpoint-list.ts';
 import { loadConfigFile } from '../config/load.ts';
-import { describeProblems } from '../config/problem.ts';
+import type { CompiledConfig } from '../config/load-outcome.ts';
+import { describeProblems, type Problem, toPath } from '../config/problem.ts';
 
 /** `fairlead check`: says everything that is wrong with a configuration, without starting. */
 export function checkCommand(): Command {
@@ -15,9 +17,21 @@ export function checkCommand(): Command {
         process.exitCode = 1;
         return;
       }
-      if (outcome.warnings.length > 0) process.stderr.write(`${file}: warnings\n${describeProblems(outcome.warnings)}\n`);
+      const warnings = [...outcome.warnings, ...doubtsAboutLists(outcome.config)];
+      if (warnings.length > 0) process.stderr.write(`${file}: warnings\n${describeProblems(warnings)}\n`);
       const { pools, table } = outcome.config;
       const endpoints = pools.reduce((sum, pool) => sum + pool.endpoints.length, 0);
       process.stdout.write(`${file}: ok (pools: ${pools.length}, endpoints: ${endpoints}, routes: ${table.routes.length})\n`);
     });
+}
+
+/** What is wrong with the files that endpoints are read from: a router starts without them, and waits for them. */
+function doubtsAboutLists({ settings, files }: CompiledConfig): Problem[] {
+  return settings.pools.flatMap(({ name }, index) => {
+    const list = files.endpointLists.get(name);
+    const read = list === undefined ? undefined : readEndpointList(list);
+    if (list === undefined || read?.ok !== false) return [];
+    const at = toPath(['pools', index, 'discovery', 'file']);
+    return read.problems.map(({ path, message }) => ({ path: at, message: `${list}: ${path === '' ? '' : `${path}: `}${message}` }));
+  });
 }

@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import { type Problem, toPath } from '../config/problem.ts';
-import type { EngineMetrics } from '../core/fleet-snapshot.ts';
+import { type EngineMetrics, endpointStates } from '../core/fleet-snapshot.ts';
 import { prefixBlockTokens } from '../core/request-facts.ts';
 import type { FleetEndpoint } from '../fleet/endpoint.ts';
 import type { FleetPool, FleetView } from '../fleet/fleet-view.ts';
@@ -22,7 +22,7 @@ const engine = z.strictObject({
 });
 const endpoint = z.strictObject({
   address: z.string(),
-  state: z.enum(['ready', 'not-ready', 'ejected', 'draining']).default('ready'),
+  state: z.enum(endpointStates).default('ready'),
   weight: z.number().optional(),
   labels: z.record(z.string(), z.string()).optional(),
   requestsMax: optionalCount,
@@ -35,6 +35,11 @@ const endpoint = z.strictObject({
   fleetUncachedTokensWaiting: count.optional(),
   headTokens: count.default(0),
   headAgeMs: optionalCount,
+  /** For people: a decision does not go by them. */
+  changed: z.unknown().optional(),
+  retryInMs: optionalCount,
+  standby: z.boolean().optional(),
+  trialsFree: count.default(0),
   readyForMs: optionalCount,
   contextTokensMax: optionalCount,
   kvTokensMax: optionalCount,
@@ -140,7 +145,8 @@ function applyState(state: EndpointState, endpoint: FleetEndpoint, nowMs: number
   });
   if (state.headTokens > 0) endpoint.line.join('fleet file', state.headTokens, nowMs - (state.headAgeMs ?? 0));
   // Measured times cannot be had back from their summary, so the summary stands in their place.
-  const { latency } = state;
+  const { latency, trialsFree } = state;
+  if (trialsFree > 0) Object.defineProperty(endpoint, 'trialsFree', { value: trialsFree, enumerable: true });
   if (latency) Object.defineProperty(endpoint, 'latency', { value: { ...latency, tpotMs: latency.tpotMs ?? undefined }, enumerable: true });
   if (state.engine) endpoint.metrics = toMetrics(state.engine, nowMs);
 }

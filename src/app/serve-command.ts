@@ -1,18 +1,31 @@
+import path from 'node:path';
 import { Command } from 'commander';
 import { loadConfigFile } from '../config/load.ts';
 import { describeProblems } from '../config/problem.ts';
-import { createLogger } from '../telemetry/logger.ts';
-import { startService } from './service.ts';
+import type { CompiledConfig } from '../config/load-outcome.ts';
+import { createLogger, type Logger } from '../telemetry/logger.ts';
+import { type ConfigOrigin, type Service, startService } from './service.ts';
+import { parseWorkers, toWorkerCount, type WorkerCount } from './worker-count.ts';
 
 /** Time for the last log lines to be written before the process ends. */
 const lastLinesMs = 100;
+
+type Running = Pick<Service, 'drain' | 'reload' | 'reopenLogs'>;
+
+/** Runs the service in this thread, or in several led by this one. */
+async function start(config: CompiledConfig, origin: ConfigOrigin, workers: number, logger: Logger): Promise<Running> {
+  if (workers === 1) return startService(config, origin, logger);
+  const { startWorkers } = await import('./workers/supervisor.ts');
+  return startWorkers(config, origin, workers, logger);
+}
 
 /** `fairlead serve`: runs the service until SIGTERM or SIGINT, then drains. */
 export function serveCommand(): Command {
   return new Command('serve')
     .description('run the external processor')
     .requiredOption('-c, --config <file>', 'configuration file (YAML)')
-    .action(async ({ config: file }: { config: string }) => {
+    .option('--workers <count>', 'threads that decide, each on a port of its own, or auto: one for each core (default: as configured, or 1)', parseWorkers)
+    .action(async ({ config: file, workers: asked }: { config: string; workers?: WorkerCount }) => {
       const outcome = loadConfigFile(file);
       if (!outcome.ok) {
         process.stderr.write(`fairlead: ${file} cannot be used:\n${describeProblems(outcome.problems)}\n`);
@@ -27,7 +40,9 @@ export function serveCommand(): Command {
         logger.fatal({ err: error }, 'uncaught exception');
         process.exit(70);
       });
-      const starting = startService(outcome.config, logger).catch((error: unknown) => {
+      const origin = { file: path.resolve(file), warnings: outcome.warnings };
+      const workers = toWorkerCount(asked ?? outcome.config.settings.workers);
+      const starting = start(outcome.config, origin, workers, logger).catch((error: unknown) => {
         process.stderr.write(`fairlead: ${error instanceof Error ? error.message : String(error)}\n`);
         process.exitCode = 1;
         return undefined;
@@ -52,8 +67,13 @@ export function serveCommand(): Command {
       };
       process.on('SIGTERM', stop);
       process.on('SIGINT', stop);
-      // Who rotates the decision log sends this after renaming it. Without such a file the signal keeps its usual meaning.
-      if (outcome.config.files.decisionLog !== undefined) process.on('SIGHUP', () => void starting.then((service) => service?.reopenLogs()));
+      // Who rotates the decision log sends this after renaming it, too.
+      process.on('SIGHUP', () => {
+        void starting.then((service) => {
+          service?.reopenLogs();
+          service?.reload('signal');
+        });
+      });
       await starting;
     });
 }

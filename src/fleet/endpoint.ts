@@ -1,5 +1,6 @@
 import type { EndpointSnapshot, EndpointState, EngineMetrics, LatencySnapshot } from '../core/fleet-snapshot.ts';
 import { type Hash64, hashName } from '../core/hash.ts';
+import { EndpointHealth } from './endpoint-health.ts';
 import { LatencyWindow } from './latency-window.ts';
 import { WaitingLine } from './waiting-line.ts';
 
@@ -14,6 +15,8 @@ export interface EndpointDefinition {
   readonly contextTokensMax?: number | undefined;
   /** Size of its KV cache in tokens; undefined: not configured. */
   readonly kvTokensMax?: number | undefined;
+  /** Kept in reserve: it serves only when its pool is under pressure. Absent: no. */
+  readonly standby?: boolean | undefined;
 }
 
 /** What was ever sent somewhere; only differences mean anything. */
@@ -55,15 +58,18 @@ export const noLoad: Load = { requests: 0, promptTokens: 0, requestsWaiting: 0, 
 export class FleetEndpoint implements EndpointSnapshot {
   readonly address: string;
   readonly hash: Hash64;
-  readonly weight: number;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly requestsMax: number | undefined;
-  readonly contextTokensMax: number | undefined;
+  weight: number;
+  labels: Readonly<Record<string, string>>;
+  requestsMax: number | undefined;
+  contextTokensMax: number | undefined;
+  /** Whether it belongs to its pool's reserve. */
+  standby: boolean;
   state: EndpointState = 'ready';
   readySinceMs: number | undefined;
   /** How long this router's last requests took here. */
   readonly times = new LatencyWindow();
-  /** Fresh, or undefined: whoever writes it takes it away when it is stale. */
+  /** What is said of it; its state follows from that. */
+  readonly health = new EndpointHealth();
   /** Counted here: exact. */
   readonly own = { ...noLoad };
   readonly foreign = { ...noLoad };
@@ -73,7 +79,7 @@ export class FleetEndpoint implements EndpointSnapshot {
   readonly added: Added = { ...nothingAdded };
   #share: CapShare | undefined;
   /** Routers that are guessed for, and the sums of `added` at the times they last told. */
-  readonly #kvTokensMax: number | undefined;
+  #kvTokensMax: number | undefined;
   #kvTokensTold: number | undefined;
   #metrics: EngineMetrics | undefined;
   readonly #guessed = { routers: 0, ...nothingAdded };
@@ -85,7 +91,18 @@ export class FleetEndpoint implements EndpointSnapshot {
     this.labels = definition.labels;
     this.requestsMax = definition.requestsMax;
     this.contextTokensMax = definition.contextTokensMax;
+    this.standby = definition.standby === true;
     this.#kvTokensMax = definition.kvTokensMax;
+  }
+
+  /** Takes another definition of the same address. Decisions go by it from now on; what is in flight stays, also above a lower limit. */
+  redefine({ weight, labels, requestsMax, contextTokensMax, kvTokensMax, standby }: EndpointDefinition): void {
+    this.weight = weight;
+    this.labels = labels;
+    this.requestsMax = requestsMax;
+    this.contextTokensMax = contextTokensMax;
+    this.standby = standby === true;
+    this.#kvTokensMax = kvTokensMax;
   }
 
   /** Size of its KV cache in tokens, as it says itself, else as configured; undefined: unknown. */
@@ -140,6 +157,10 @@ export class FleetEndpoint implements EndpointSnapshot {
   get uncachedTokensWaiting(): number {
     const { routers, uncachedTokens } = this.#guessed;
     return this.own.uncachedTokensWaiting + this.foreign.uncachedTokensWaiting + routers * this.added.uncachedTokens - uncachedTokens;
+  }
+
+  get trialsFree(): number {
+    return this.health.breaker.trialsFree;
   }
 
   get latency(): LatencySnapshot | undefined {

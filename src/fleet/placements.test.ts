@@ -90,3 +90,11 @@ describe('Placements', () => {
     expect(placements.size).toBe(200_001);
   });
 });
+
+it('forgets pools that are gone', () => {
+  const placements = new Placements();
+  placements.set('a', 'k', '10.0.0.1:80');
+  placements.set('b', 'k', '10.0.0.2:80');
+  placements.keepPools(new Set(['b', 'c']));
+  expect([placements.find('a', 'k'), placements.find('b', 'k'), placements.size]).toEqual([undefined, '10.0.0.2:80', 1]);
+});

@@ -37,6 +37,11 @@ export class Placements {
     return this.#pools.get(pool)?.delete(keyId) ?? false;
   }
 
+  /** Forgets all pools but these. */
+  keepPools(pools: ReadonlySet<string>): void {
+    for (const pool of [...this.#pools.keys()]) if (!pools.has(pool)) this.#pools.delete(pool);
+  }
+
   /** The latest used, newest first. */
   latest(pool: string, max: number): { readonly keyId: string; readonly address: string }[] {
     const latest: { keyId: string; address: string }[] = [];

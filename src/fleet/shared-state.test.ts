@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { EndpointState, EngineMetrics } from '../core/fleet-snapshot.ts';
+import type { EngineMetrics } from '../core/fleet-snapshot.ts';
 import { type Load, noLoad } from './endpoint.ts';
 import { FleetView } from './fleet-view.ts';
 import { Placements } from './placements.ts';
@@ -85,6 +85,15 @@ describe('events of other routers', () => {
     expect(sees(one, 'batch')).toEqual([0, 0, 0, 0, 0]);
   });
 
+  it('what was sent to a pool only grows, whatever becomes of it', () => {
+    state.applyEvent('a', dispatch(one, 300), 0);
+    state.applyEvent('b', dispatch(two, 30), 0);
+    state.applyEvent('a', { kind: 'done', pool: 'chat', address: one, promptTokens: 300, uncachedTokens: 100, waiting: true }, 0);
+    state.forget('b', 0);
+    expect(fleet.pool('chat')!.dispatched).toEqual({ requests: 2, promptTokens: 330, uncachedTokens: 110 });
+    expect(fleet.pool('batch')!.dispatched.requests).toBe(0);
+  });
+
   it('one that ends without a first token waits no longer either', () => {
     state.applyEvent('a', dispatch(one, 300), 0);
     state.applyEvent('a', { kind: 'done', pool: 'chat', address: one, promptTokens: 300, uncachedTokens: 100, waiting: true }, 0);
@@ -98,6 +107,16 @@ describe('events of other routers', () => {
     state.applySnapshot('a', 'other', new Map([[one, { requests: 1, promptTokens: 1, requestsWaiting: 1, uncachedTokensWaiting: 1 }]]), true, 0);
     expect(state.requestsOf('a')).toBe(0);
     expect(placements.size).toBe(0);
+  });
+
+  it('a dispatch just after an own one was unheard of when that was made', () => {
+    const { unheard } = fleet.pool('chat')!;
+    unheard.sent(0);
+    state.applyEvent('a', dispatch(one, 300), 1);
+    state.applyEvent('b', dispatch(two, 1_620), 2);
+    state.applyEvent('b', { ...dispatch(two, 9_000), pool: 'batch' }, 2);
+    unheard.sent(10);
+    expect(unheard.tokens).toBe((100 + 540) / 64);
   });
 
   it('a router that is forgotten is gone from all pools', () => {
@@ -202,24 +221,6 @@ describe('placements', () => {
     for (const [i, address] of [one, two, one].entries()) state.applyPlacement('chat', address, { keyId: keyId.replace('0', String(i)), away: true });
     expect(state.placements('chat', 2).map(({ keyId: id }) => id[0])).toEqual(['2', '1']);
     expect(state.placements('other', 2)).toEqual([]);
-  });
-});
-
-describe('endpoints out of order', () => {
-  it('an ejection takes a ready endpoint out and back, and touches no other state', () => {
-    const endpoint = fleet.pool('chat')!.endpoint(one)!;
-    state.applyEndpointState('chat', one, 'ejected');
-    expect(endpoint.state).toBe('ejected');
-    state.applyEndpointState('chat', one, 'ready');
-    expect(endpoint.state).toBe('ready');
-    for (const other of ['not-ready', 'draining'] satisfies EndpointState[]) {
-      endpoint.state = other;
-      state.applyEndpointState('chat', one, 'ejected');
-      state.applyEndpointState('chat', one, 'ready');
-      expect(endpoint.state).toBe(other);
-    }
-    state.applyEndpointState('chat', '10.0.0.9:80', 'ejected');
-    state.applyEndpointState('other', one, 'ejected');
   });
 });
 

@@ -1,7 +1,9 @@
-import type { EndpointState, EngineMetrics } from '../core/fleet-snapshot.ts';
+import type { EngineMetrics } from '../core/fleet-snapshot.ts';
 import type { FleetView } from './fleet-view.ts';
 import type { CachedPrompt } from './cache-view.ts';
 import { type CapShare, type Load, noLoad } from './endpoint.ts';
+import type { FleetEndpoint } from './endpoint.ts';
+import type { HealthRow } from './health-row.ts';
 import type { Placements } from './placements.ts';
 
 /** Something that happened on one endpoint and that other routers should hear of. */
@@ -27,7 +29,19 @@ export type LoadEvent =
       readonly promptTokens: number;
       readonly uncachedTokens: number;
       readonly waiting: boolean;
-    };
+    }
+  /** Something new is known of its health. */
+  | { readonly kind: 'health'; readonly pool: string; readonly address: string; readonly row: HealthRow };
+
+/** Who keeps what routers say of endpoints' health. */
+export interface HealthWords {
+  /** All that was said of a pool's endpoints. */
+  rows(pool: string): HealthRow[];
+  /** Another router said this. */
+  receive(pool: string, row: HealthRow): void;
+  /** Another router saw an endpoint end a request; or give a first token, to a prompt of so many uncached tokens that has just left the line. */
+  heardProgress(pool: string, endpoint: FleetEndpoint, servedTokens: number | undefined, nowMs: number): void;
+}
 
 /** By what a request's prompt is known to a cache: its session's keyed hash, and its blocks where the body was read. */
 export type CacheTrail = Omit<CachedPrompt, 'promptTokens'>;
@@ -50,6 +64,8 @@ export class SharedState {
   readonly #placements: Placements;
   /** By pool whose model servers' metrics are read once for all routers: endpoints that this router read since it last told. */
   readonly #metricsRead = new Map<string, Set<string>>();
+  /** Absent: nobody keeps them. */
+  health: HealthWords | undefined;
 
   constructor(fleet: FleetView, placements: Placements) {
     this.#fleet = fleet;
@@ -71,7 +87,13 @@ export class SharedState {
 
   /** From now on, what one router reads of a pool's model servers goes to all. */
   shareMetrics(pool: string): void {
-    if (this.#fleet.pool(pool) !== undefined) this.#metricsRead.set(pool, new Set());
+    if (this.#fleet.pool(pool) !== undefined && !this.#metricsRead.has(pool)) this.#metricsRead.set(pool, new Set());
+  }
+
+  /** The same, of these pools and no others. */
+  shareMetricsOf(pools: readonly string[]): void {
+    for (const pool of [...this.#metricsRead.keys()]) if (!pools.includes(pool)) this.#metricsRead.delete(pool);
+    for (const pool of pools) this.shareMetrics(pool);
   }
 
   /** This router read an endpoint's metrics. */
@@ -105,13 +127,19 @@ export class SharedState {
     const pool = this.#fleet.pool(event.pool);
     const endpoint = pool?.endpoint(event.address);
     if (pool === undefined || endpoint === undefined) return;
+    if (event.kind === 'health') {
+      this.health?.receive(event.pool, event.row);
+      return;
+    }
     const { uncachedTokens } = event;
     switch (event.kind) {
       case 'dispatch': {
         const { promptTokens, placement, cached } = event;
         const change = { requests: 1, promptTokens, requestsWaiting: 1, uncachedTokensWaiting: uncachedTokens };
         pool.foreign.applyChange(router, event.address, change);
+        pool.unheard.heard(uncachedTokens, nowMs);
         endpoint.line.join(router, uncachedTokens, nowMs);
+        pool.noteDispatch(promptTokens, uncachedTokens);
         if (placement !== undefined) this.applyPlacement(event.pool, event.address, placement);
         if (cached !== undefined) pool.cache.note(event.address, { ...cached, promptTokens });
         return;
@@ -119,12 +147,14 @@ export class SharedState {
       case 'first-token':
         pool.foreign.applyChange(router, event.address, { ...noLoad, requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens });
         endpoint.line.leave(router, uncachedTokens, nowMs, true);
+        this.health?.heardProgress(event.pool, endpoint, uncachedTokens, nowMs);
         return;
       case 'done': {
         const { promptTokens, waiting } = event;
         const left = waiting ? { requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens } : {};
         pool.foreign.applyChange(router, event.address, { ...noLoad, requests: -1, promptTokens: -promptTokens, ...left });
         if (waiting) endpoint.line.leave(router, uncachedTokens, nowMs, false);
+        this.health?.heardProgress(event.pool, endpoint, undefined, nowMs);
       }
     }
   }
@@ -143,13 +173,6 @@ export class SharedState {
   /** This router's latest exceptions in a pool, newest first. */
   placements(pool: string, max: number): { readonly keyId: string; readonly address: string }[] {
     return this.#placements.latest(pool, max);
-  }
-
-  /** Another router found an endpoint out of order, or in order again. */
-  applyEndpointState(pool: string, address: string, state: Extract<EndpointState, 'ready' | 'ejected'>): void {
-    const endpoint = this.#fleet.pool(pool)?.endpoint(address);
-    if (endpoint === undefined) return;
-    if (state === 'ejected' ? endpoint.state === 'ready' : endpoint.state === 'ejected') endpoint.state = state;
   }
 
   /** So many routers share the fleet, this one included. */

@@ -22,6 +22,7 @@ export const entriesPerRouterMax = 1_000;
 export class WaitingLine {
   #line: Waiting[] = [];
   #headSinceMs = 0;
+  #servedInMs = 0;
 
   /** Uncached tokens of the first in line; 0: nobody waits. */
   get headTokens(): number {
@@ -32,6 +33,11 @@ export class WaitingLine {
   /** When the endpoint last gave a first token, or the first in line became that, whichever is later; in ms of the router's clock. */
   get headSinceMs(): number {
     return this.#headSinceMs;
+  }
+
+  /** How long the endpoint took from its sign of progress before to the last first token: what it needed for that one alone, in ms. */
+  get servedInMs(): number {
+    return this.#servedInMs;
   }
 
   /** Entries held: no more than requests wait, and bounded for each router. */
@@ -58,6 +64,7 @@ export class WaitingLine {
 
   /** One of a router's requests of that size waits no longer. `served`: its first token came. */
   leave(router: string, tokens: number, nowMs: number, served: boolean): void {
+    if (served) this.#servedInMs = Math.max(0, nowMs - this.#headSinceMs);
     const head = this.#line[0];
     const at = this.#line.findIndex((waiting) => waiting.router === router && waiting.requests === 1 && waiting.tokens === tokens);
     if (at !== -1) this.#line.splice(at, 1);

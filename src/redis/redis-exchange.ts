@@ -62,6 +62,7 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
     kind: 'redis',
     publish: (event) => exchange.publish(event),
     forward: (owner, lease, completion) => exchange.forward(owner, lease, completion),
+    poolsChanged: () => transport.follow(state.pools),
     snapshotAgeMs: () => exchange.snapshotAgeMs(),
     status: () => exchange.status(),
     trouble: () => transport.trouble,

@@ -56,7 +56,8 @@ export class RedisTransport implements ExchangeTransport {
   readonly #subscriber: Redis;
   readonly #scripts: Scripts;
   readonly #where: string;
-  readonly #poolOfChannel: ReadonlyMap<string, string>;
+  #pools: readonly string[];
+  #poolOfChannel: ReadonlyMap<string, string>;
   /** Stream id up to which a pool's exceptions were read. */
   readonly #placementsRead = new Map<string, string>();
   /** What is wrong now, by what it stands in the way of: reaching Redis at all, writing anything, or one purpose. */
@@ -77,7 +78,34 @@ export class RedisTransport implements ExchangeTransport {
     this.#commands = createClient(settings);
     this.#subscriber = createSubscriber(settings, this.#commands);
     this.#scripts = new Scripts(this.#commands, this.#keys);
-    this.#poolOfChannel = new Map(pools.map((pool) => [this.#keys.events(pool), pool]));
+    this.#pools = pools;
+    this.#poolOfChannel = this.#channelsOf(pools);
+  }
+
+  #channelsOf(pools: readonly string[]): ReadonlyMap<string, string> {
+    return new Map(pools.map((pool) => [this.#keys.events(pool), pool]));
+  }
+
+  /**
+   * Carries the messages of these pools from now on. Of one that is new the next poll brings what is kept; of one that is gone nothing is
+   * read any more, and its keys expire.
+   */
+  follow(pools: readonly string[]): void {
+    const before = this.#poolOfChannel;
+    const now = this.#channelsOf(pools);
+    const came = [...now.keys()].filter((channel) => !before.has(channel));
+    const went = [...before.keys()].filter((channel) => !now.has(channel));
+    this.#pools = pools;
+    this.#poolOfChannel = now;
+    for (const channel of went) this.#placementsRead.delete(before.get(channel) ?? '');
+    // While there is no connection nothing is asked of it: the next one subscribes to all that there is then.
+    if (this.#stopped || this.#subscriber.status !== 'ready') return;
+    if (went.length > 0) this.#subscriber.unsubscribe(...went).catch((error: unknown) => this.#failed('subscription', error as Error));
+    if (came.length === 0) return;
+    void this.#subscribe().then(
+      () => this.poll(),
+      () => undefined,
+    );
   }
 
   /** The scripts, for what else in this process needs Redis. */
@@ -185,7 +213,7 @@ export class RedisTransport implements ExchangeTransport {
   async poll(): Promise<void> {
     if (this.#polling) return;
     this.#polling = true;
-    for (const pool of this.#options.pools) {
+    for (const pool of this.#pools) {
       for (const read of [() => this.#readSnapshots(pool), () => this.#readPlacementsOrHeal(pool)]) {
         if (this.#stopped || !this.ready) break;
         // One key that is not what it should be keeps nobody from reading the others.
@@ -340,7 +368,8 @@ export class RedisTransport implements ExchangeTransport {
 
   /** Connects and subscribes, and makes each kind of call once, so that a missing permission shows now and by its name. */
   async #join(): Promise<RedisTrouble | undefined> {
-    const { pools, routerId } = this.#options;
+    const { routerId } = this.#options;
+    const pools = this.#pools;
     await Promise.all([connected(this.#commands), connected(this.#subscriber)]);
     const calls = pools.flatMap((pool): (() => Promise<unknown>)[] => [
       () => this.#commands.zrange(this.#keys.routers(pool), 0, '0'),

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { HealthRow } from '../fleet/health-row.ts';
 import type { LoadEvent, PoolLoad } from '../fleet/shared-state.ts';
 import { encodeEvents, encodeForwarded, encodeSnapshot, type ForwardedCompletion, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
 import type { CompletionSignal, Ending } from './ports.ts';
@@ -291,5 +292,24 @@ describe('forwarded reports', () => {
     for (const text of ['', '{}', 'null', '"x"', '[', JSON.stringify(Array.from({ length: 20_001 }, () => ['a.1', 'finished', 'access-log']))]) {
       expect(parseForwarded(text)).toEqual([]);
     }
+  });
+});
+
+describe('words on endpoints’ health', () => {
+  const row: HealthRow = { address: '10.0.0.1:80', aspect: 'breaker', version: 4, by: 'router-b', value: 'open', ms: 900, strikes: 1, cause: 'failures', detail: 'last: status 500' };
+
+  it('travel as events, and in snapshots with or without metrics', () => {
+    expect(parsePoolMessage('chat', encodeEvents('a', 7, [{ kind: 'health', pool: 'chat', address: row.address, row }]))).toEqual({
+      kind: 'events',
+      router: 'a',
+      sequence: 7,
+      events: [{ kind: 'health', pool: 'chat', address: row.address, row }],
+    });
+    expect(parsePoolMessage('chat', encodeSnapshot('a', 8, new Map(), true, undefined, [row, { ...row, aspect: 'probe', value: 'nonsense' }]))).toMatchObject({ health: [row] });
+    expect(parsePoolMessage('chat', encodeSnapshot('a', 9, new Map(), true))).not.toHaveProperty('health');
+  });
+
+  it('of another endpoint than the event names are none', () => {
+    expect(parsePoolMessage('chat', encodeEvents('a', 7, [{ kind: 'health', pool: 'chat', address: '10.0.0.2:80', row }]))).toBeUndefined();
   });
 });

@@ -1,5 +1,6 @@
 import type { EngineMetrics } from '../core/fleet-snapshot.ts';
 import type { Load } from '../fleet/endpoint.ts';
+import { type HealthRow, parseHealthFields, toHealthFields } from '../fleet/health-row.ts';
 import type { LoadEvent, PoolLoad } from '../fleet/shared-state.ts';
 import { parseMetricsRows, type ToldMetrics, toMetricsRows } from './metrics-rows.ts';
 import type { Completion, CompletionSignal, Ending } from './ports.ts';
@@ -16,6 +17,8 @@ export type PoolMessage =
       readonly pushes: boolean;
       /** What it read of model servers' metrics since its last snapshot, by address; undefined: nothing. */
       readonly metrics?: ReadonlyMap<string, ToldMetrics>;
+      /** All that it knows to have been said of endpoints' health; not in every snapshot. */
+      readonly health?: readonly HealthRow[];
     }
   | { readonly kind: 'events'; readonly router: string; readonly sequence: number; readonly events: readonly LoadEvent[] };
 
@@ -42,6 +45,7 @@ export function encodeSnapshot(
   loads: PoolLoad,
   pushes: boolean,
   metrics?: { readonly read: ReadonlyMap<string, EngineMetrics>; readonly nowMs: number },
+  health: readonly HealthRow[] = [],
 ): string {
   const rows = [...loads].map(([address, { requests, promptTokens, requestsWaiting, uncachedTokensWaiting }]) => [
     address,
@@ -50,8 +54,9 @@ export function encodeSnapshot(
     toCount(requestsWaiting),
     toCount(uncachedTokensWaiting),
   ]);
-  const read = metrics === undefined || metrics.read.size === 0 ? [] : [toMetricsRows(metrics.read, metrics.nowMs)];
-  return JSON.stringify([version, router, sequence, 's', pushes ? 1 : 0, rows, ...read]);
+  const read = metrics === undefined || metrics.read.size === 0 ? [] : toMetricsRows(metrics.read, metrics.nowMs);
+  const more = health.length > 0 ? [read, health.map(toHealthFields)] : read.length > 0 ? [read] : [];
+  return JSON.stringify([version, router, sequence, 's', pushes ? 1 : 0, rows, ...more]);
 }
 
 /** Events as text, all of one pool; at most 20 000. */
@@ -61,6 +66,7 @@ export function encodeEvents(router: string, sequence: number, events: readonly 
 
 /** Trailing fields that say nothing are left out. */
 function toRow(event: LoadEvent): unknown[] {
+  if (event.kind === 'health') return ['h', event.address, toHealthFields(event.row)];
   const uncached = toCount(event.uncachedTokens);
   switch (event.kind) {
     case 'dispatch': {
@@ -122,7 +128,7 @@ export function parsePoolMessage(pool: string, text: string): PoolMessage | unde
   const [found, router, sequence, kind] = message as unknown[];
   if (found !== version || typeof router !== 'string' || !routerName.test(router) || !isSequence(sequence)) return undefined;
   if (kind === 's') {
-    const [, , , , pushes, rows, metrics] = message as unknown[];
+    const [, , , , pushes, rows, metrics, health] = message as unknown[];
     if (!Array.isArray(rows) || rows.length > entriesMax) return undefined;
     const loads = new Map<string, Load>();
     for (const row of rows as unknown[]) {
@@ -134,7 +140,8 @@ export function parsePoolMessage(pool: string, text: string): PoolMessage | unde
       loads.set(address, { requests, promptTokens, requestsWaiting, uncachedTokensWaiting });
     }
     const told = metrics === undefined ? undefined : parseMetricsRows(metrics, isAddress);
-    return { kind: 'snapshot', router, sequence, loads, pushes: pushes === 1, ...(told && { metrics: told }) };
+    const words = Array.isArray(health) && health.length <= entriesMax ? (health as unknown[]).flatMap((fields) => parseHealthFields(fields) ?? []) : undefined;
+    return { kind: 'snapshot', router, sequence, loads, pushes: pushes === 1, ...(told && { metrics: told }), ...(words && { health: words }) };
   }
   if (kind !== 'e') return undefined;
   const rows = (message as unknown[])[4];
@@ -151,7 +158,12 @@ export function parsePoolMessage(pool: string, text: string): PoolMessage | unde
 function parseRow(pool: string, row: unknown): LoadEvent | undefined {
   if (!Array.isArray(row)) return undefined;
   const [kind, address, tokens, uncachedTokens, more, moved, blocks] = row as unknown[];
-  if (!isAddress(address) || !isCount(tokens)) return undefined;
+  if (!isAddress(address)) return undefined;
+  if (kind === 'h') {
+    const row = parseHealthFields(tokens);
+    return row?.address === address ? { kind: 'health', pool, address, row } : undefined;
+  }
+  if (!isCount(tokens)) return undefined;
   if (kind === 'f') return { kind: 'first-token', pool, address, uncachedTokens: tokens };
   if (!isCount(uncachedTokens)) return undefined;
   if (kind === 'x') return { kind: 'done', pool, address, promptTokens: tokens, uncachedTokens, waiting: more === 1 };

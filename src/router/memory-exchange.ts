@@ -8,6 +8,7 @@ export function createMemoryExchange(): StateExchange {
     forward: () => false,
     start: async () => {},
     stop: async () => {},
+    poolsChanged: () => {},
     snapshotAgeMs: () => undefined,
     status: () => ({ connected: true, pushing: false, routersLastSeen: 1, routers: [] }),
     trouble: () => undefined,

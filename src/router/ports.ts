@@ -1,4 +1,6 @@
 import type { DecisionAccount } from '../core/explain.ts';
+import type { EndpointDefinition } from '../fleet/endpoint.ts';
+import type { EndpointChange } from '../fleet/endpoint-change.ts';
 import type { LoadEvent } from '../fleet/shared-state.ts';
 import type { Routed } from './routed.ts';
 
@@ -94,7 +96,8 @@ export interface CapLeases {
 
 /** What goes between routers. The request path only appends to it and never waits for it. */
 export interface StateExchange {
-  readonly kind: 'memory' | 'redis';
+  /** What carries it: nothing, since this router is alone; threads of one process; Redis. */
+  readonly kind: 'memory' | 'workers' | 'redis';
   /** Tells the other routers; returns at once. */
   publish(event: LoadEvent): void;
   /** Hands a completion report to the router that owns the lease. False: there is no way to it. */
@@ -102,6 +105,8 @@ export interface StateExchange {
   /** Starts exchanging. */
   start(): Promise<void>;
   stop(): Promise<void>;
+  /** Pools came or went: from now on it is for those that the fleet has now. */
+  poolsChanged(): void;
   /** Age of what is known of the others, in ms; undefined where nothing is shared. */
   snapshotAgeMs(): number | undefined;
   status(): ExchangeStatus;
@@ -137,8 +142,8 @@ export interface ExchangeEvents {
 export interface RouterEvents {
   /** A request was routed. */
   decided(routed: Routed): void;
-  /** A request was refused with this stable code. */
-  refused(code: RefusalCode): void;
+  /** A request was refused with this stable code. `pool`: the first that it was to go to; undefined: there was none. */
+  refused(code: RefusalCode, pool: string | undefined): void;
   firstToken(pool: string, address: string, sinceDispatchMs: number): void;
   released(pool: string, address: string, completion: Completion, durationMs: number): void;
   /** A report named a lease of another router, and could or could not be handed on. */
@@ -149,6 +154,8 @@ export interface RouterEvents {
   noCompletionSignal(requests: number): void;
   /** The pool's policy reckons with first tokens, and none of so many complete responses gave notice of one. */
   noFirstToken(pool: string, responses: number): void;
+  /** An endpoint's state changed, whoever found it out. */
+  endpointChanged(change: EndpointChange): void;
 }
 
 /**
@@ -180,3 +187,29 @@ export type RefusalCode =
   | 'body_not_rewritable'
   | 'rewrite_unsupported'
   | 'internal_error';
+
+/** What a source says of a pool's endpoints. Returns at once, never throws. */
+export interface DiscoveryListener {
+  /** All endpoints that the source names now: they replace those it named before. */
+  found(endpoints: readonly EndpointDefinition[]): void;
+  /** The source cannot be read, or what it says cannot be right: what it said last holds. */
+  failed(problem: DiscoveryProblem): void;
+}
+
+/** Why a source was not followed. */
+export interface DiscoveryProblem {
+  /** Where: a file, a name. */
+  readonly source: string;
+  /** Every cause with its path within the source; the path is empty for the source as a whole. */
+  readonly causes: readonly { readonly path: string; readonly message: string }[];
+}
+
+/** Finds out which endpoints a pool has, again and again. */
+export interface Discovery {
+  /** Begins. Resolves when the source was asked once, whatever came of it; never rejects. */
+  start(): Promise<void>;
+  /** Asks the source now, without waiting for a change or a time. */
+  refresh(): void;
+  /** Ends at once: the listener hears nothing more. Idempotent. */
+  stop(): void;
+}

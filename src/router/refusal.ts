@@ -1,4 +1,4 @@
-import type { Decision } from '../core/decision.ts';
+import { countRejections, type Decision } from '../core/decision.ts';
 import type { DecisionAccount } from '../core/explain.ts';
 import { guardNames } from './guards.ts';
 import type { RefusalCode } from './ports.ts';
@@ -69,8 +69,9 @@ const poolCodes = [
 type PoolCode = (typeof poolCodes)[number];
 
 /** Why a pool cannot take a request: the cause that keeps out those endpoints which came closest to taking it. */
-export function refusalCodeOf({ cause, trace: { rejections } }: Extract<Decision, { kind: 'none' }>): PoolCode {
-  const isKeptOutBy = (name: string): boolean => rejections.some(({ filter }) => filter === name);
+export function refusalCodeOf({ cause, trace }: Extract<Decision, { kind: 'none' }>): PoolCode {
+  const counts = countRejections(trace);
+  const isKeptOutBy = (name: string): boolean => counts.some(({ filter }) => filter === name);
   if (isKeptOutBy(guardNames.saturation)) return 'shed_priority';
   if (cause === 'saturated') return 'overloaded';
   if (isKeptOutBy(guardNames.deadline)) return 'deadline_unreachable';

@@ -16,11 +16,34 @@ export interface RouteWeightsChange {
 
 /** Weights that operators set while the router runs, beside those of the configuration. In memory only: a restart forgets them. */
 export class RouteWeights {
-  readonly #routes: ReadonlyMap<string, Route>;
+  #routes: ReadonlyMap<string, Route>;
   readonly #overlays = new Map<string, RouteWeightsOverlay>();
 
   constructor(table: RoutingTable) {
     this.#routes = new Map(table.routes.map((route) => [route.name, route]));
+  }
+
+  /**
+   * The configuration was replaced. What operators set stays where its target still exists: weights go with pool and model, wherever they
+   * now stand in the route; targets that are new have their configured weight. Returns the routes for which nothing of it is left.
+   */
+  reconfigure(table: RoutingTable): readonly string[] {
+    const before = this.#routes;
+    this.#routes = new Map(table.routes.map((route) => [route.name, route]));
+    const dropped: string[] = [];
+    for (const [name, { weights, shiftShare }] of this.#overlays) {
+      const from = before.get(name);
+      const to = this.#routes.get(name);
+      const kept = from === undefined || to === undefined || weights === undefined ? undefined : carryOver(from, to, weights);
+      const share = to?.shift === undefined ? undefined : shiftShare;
+      if (kept !== undefined || share !== undefined) {
+        this.#overlays.set(name, { weights: kept, shiftShare: share });
+      } else {
+        this.#overlays.delete(name);
+        dropped.push(name);
+      }
+    }
+    return dropped;
   }
 
   /** What is set for a route; undefined: nothing, or there is no such route. */
@@ -65,4 +88,19 @@ export class RouteWeights {
   reset(name: string): void {
     this.#overlays.delete(name);
   }
+}
+
+/** Weights set for the targets of one route, as they hold for another version of it; undefined: none of its targets is left, or none with a weight. */
+function carryOver(from: Route, to: Route, weights: readonly number[]): readonly number[] | undefined {
+  const left = from.targets.map(({ pool, model }, index) => ({ pool: pool.name, model, weight: weights[index] }));
+  let carried = 0;
+  const result = to.targets.map(({ pool, model, weight: configured }) => {
+    const at = left.findIndex((target) => target.pool === pool.name && target.model === model);
+    // Each is taken once: a route may name the same target twice.
+    const [found] = at === -1 ? [] : left.splice(at, 1);
+    if (found?.weight === undefined) return configured;
+    carried += 1;
+    return found.weight;
+  });
+  return carried > 0 && result.some((weight) => weight > 0) ? result : undefined;
 }

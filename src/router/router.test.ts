@@ -59,13 +59,14 @@ function bench(yaml: string, options: Partial<RouterOptions> & { forward?: boole
   };
   const events: RouterEvents = {
     decided: (...args) => told.push(['decided', ...args]),
-    refused: (...args) => told.push(['refused', ...args]),
+    refused: (code, pool) => told.push(['refused', code, pool]),
     firstToken: (...args) => told.push(['firstToken', ...args]),
     released: (...args) => told.push(['released', ...args]),
     foreignReport: (...args) => told.push(['foreignReport', ...args]),
     unknownLease: (...args) => told.push(['unknownLease', ...args]),
     noCompletionSignal: (...args) => told.push(['noCompletionSignal', ...args]),
     noFirstToken: (...args) => told.push(['noFirstToken', ...args]),
+    endpointChanged: (...args) => told.push(['endpointChanged', ...args]),
   };
   const made: Bench = {
     router: new Router({
@@ -181,6 +182,17 @@ describe('route', () => {
   });
 });
 
+describe('what was sent to a pool', () => {
+  it('is what stands, at the length it is reckoned at, and no decision that may be made again', () => {
+    const { dispatched } = on.router.fleet.pool('chat')!;
+    const first = on.route({ promptTokens: 300 }, { provisional: true });
+    expect(dispatched).toEqual({ requests: 0, promptTokens: 0, uncachedTokens: 0 });
+    on.route({ promptTokens: 500 }, { earlier: first });
+    on.route({ promptTokens: 20 });
+    expect(dispatched).toEqual({ requests: 2, promptTokens: 520, uncachedTokens: 520 });
+  });
+});
+
 describe('refusals', () => {
   const routes = `
 pools:
@@ -198,7 +210,8 @@ routes:
   ])('%s: %s', (_case, code, status, facts) => {
     on = bench(routes);
     expect(on.refuse(facts)).toMatchObject({ kind: 'refuse', code, status });
-    expect(on.told).toEqual([['refused', code]]);
+    // Where a route was found, it is its first pool that refuses.
+    expect(on.told).toEqual([['refused', code, code === 'subset_unavailable' ? 'chat' : undefined]]);
     expect(on.published).toEqual([]);
     expect(on.router.requestsInFlight).toBe(0);
   });
@@ -301,7 +314,7 @@ routes:
     expect(on.refuse({ subset: new Set() }, { earlier: first }).code).toBe('subset_unavailable');
     expect(on.router.requestsInFlight).toBe(0);
     expect(on.load()[1]).toEqual([0, 0, 0, 0]);
-    expect(on.told).toEqual([['refused', 'subset_unavailable']]);
+    expect(on.told).toEqual([['refused', 'subset_unavailable', 'chat']]);
     on.router.confirm(first.lease);
     expect(on.published).toEqual([]);
   });
@@ -717,6 +730,29 @@ describe('a bug in a policy', () => {
     expect(() => on.route()).toThrow('bug');
     expect(on.router.requestsInFlight).toBe(0);
     expect(on.told).toEqual([]);
+  });
+
+  it('is told what others turned out to send at the moment of own dispatches, as soon as these stand', () => {
+    const expected: (number | undefined)[] = [];
+    on = withPicker((order, _scores, { unheardTokens }) => {
+      expected.push(unheardTokens);
+      return { order, reason: 'first', home: undefined };
+    });
+    const others = new SharedState(on.fleet, new Placements());
+    const meet = (): void => {
+      const first = on.route({}, { provisional: true });
+      on.nowMs += 100;
+      on.router.confirm(first.lease);
+      const [dispatch] = on.published.slice(-1);
+      others.applyEvent('b', { ...dispatch, uncachedTokens: 6_400 } as LoadEvent, on.nowMs + 1);
+      on.nowMs += 100;
+      on.router.observe(first.lease, finished);
+    };
+    meet();
+    meet();
+    on.route();
+    // Learned at the next dispatch or event: a 64th of 6400, then a 64th of what is still missing.
+    expect(expected).toEqual([0, 0, 100]);
   });
 
   it('on the second decision, leaves every dispatch told with its end', () => {

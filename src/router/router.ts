@@ -2,12 +2,14 @@ import { toTellable } from '../core/data-parallel-rank.ts';
 import { decide } from '../core/decide.ts';
 import { createAccount, type DecisionAccount } from '../core/explain.ts';
 import { createAffinityHasher, type AffinityKey } from '../core/hash.ts';
+import { bestMax } from '../core/policy.ts';
 import type { FactNeed, RequestFacts } from '../core/request-facts.ts';
 import type { FleetEndpoint, FleetPool, FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import { RequestDuration } from '../fleet/request-duration.ts';
 import { type Reservation, Reservations } from '../fleet/reservations.ts';
 import { FirstTokenWatch } from './first-token-watch.ts';
+import type { HealthWatch } from './health-watch.ts';
 import type { Clock, Completion, DecisionLog, RefusalCode, Rng, RouterEvents, StateExchange } from './ports.ts';
 import { measureEnd, measureFirstToken } from './measured-times.ts';
 import { moreTelling, type Refusal, refusalCodeOf, toRefusal } from './refusal.ts';
@@ -39,6 +41,8 @@ export interface RouterOptions {
   readonly endpointsMax: number;
   /** Weights that operators set; absent: none can. */
   readonly weights?: RouteWeights | undefined;
+  /** Learns of the endpoints' health from what becomes of requests; absent: nobody does. */
+  readonly health?: HealthWatch | undefined;
 }
 
 /** How to decide. */
@@ -47,7 +51,12 @@ export interface RouteOptions {
   readonly earlier?: Routed | undefined;
   /** The decision may be made again. */
   readonly provisional?: boolean;
+  /** The routes that the facts were read for, where they may have been replaced since; absent: those in force. */
+  readonly readFor?: RoutingTable | undefined;
 }
+
+/** What can be changed of a running router. */
+export type RouterSettings = Pick<RouterOptions, 'table' | 'expireAfterMsMax' | 'assumedDurationMs' | 'endpointsMax'>;
 
 /** Requests sent without any report of an end before that is called missing. */
 const silentRequestsMax = 50;
@@ -69,14 +78,15 @@ interface Pending {
   readonly facts: RequestFacts;
   readonly key: AffinityKey | undefined;
   readonly final: boolean;
+  readonly readFor: RoutingTable | undefined;
 }
 
 /** The use cases: decide on a request, and observe what became of it. Synchronous: no request waits for anything here. */
 export class Router {
   readonly id: string;
-  readonly table: RoutingTable;
   readonly fleet: FleetView;
   readonly #options: RouterOptions;
+  #settings: RouterSettings;
   readonly #hash: (tenant: string, session: string) => AffinityKey;
   readonly #reservations = new Reservations();
   /** Provisional decisions: reserved here, not told to anyone yet. */
@@ -93,21 +103,44 @@ export class Router {
 
   constructor(options: RouterOptions) {
     this.id = options.id;
-    this.table = options.table;
     this.fleet = options.fleet;
     this.#options = options;
+    this.#settings = options;
     this.#placements = options.placements ?? new Placements();
     this.#hash = createAffinityHasher(options.affinitySecret);
   }
 
-  /** Facts that would make the decision better, given what is known already. */
-  missingFacts(known: KnownFacts): ReadonlySet<FactNeed> {
-    const missing = missingFacts(this.table, known);
+  /** The routes in force. */
+  get table(): RoutingTable {
+    return this.#settings.table;
+  }
+
+  /**
+   * Decides by another configuration from the next call on. Requests in flight stay counted where they are. The fleet has to have the
+   * table's pools by now. Returns the routes for which weights that operators had set mean nothing any more.
+   */
+  reconfigure(settings: RouterSettings): readonly string[] {
+    this.#settings = settings;
+    return this.#options.weights?.reconfigure(settings.table) ?? [];
+  }
+
+  /** The routes to decide by: those in force, unless they want what was not read for this request, or a body that nobody kept to rewrite. */
+  #tableFor(readFor: RoutingTable | undefined): RoutingTable {
+    const { table } = this;
+    if (readFor === undefined || readFor === table) return table;
+    if (table.rewrites === true && readFor.rewrites !== true) return readFor;
+    return [...(table.headers ?? [])].every((name) => readFor.headers?.has(name) === true) ? table : readFor;
+  }
+
+  /** Facts that would make the decision better, given what is known already. `readFor`: see `RouteOptions`. */
+  missingFacts(known: KnownFacts, readFor?: RoutingTable): ReadonlySet<FactNeed> {
+    const table = this.#tableFor(readFor);
+    const missing = missingFacts(table, known);
     // A session whose prompt was read once, for a pool it may go to, is known there by its first distinct block: to read it again would
     // cost more than it tells.
     if (!missing.has('prefix') || known.session === undefined) return missing;
     const key = this.#hash(known.tenant ?? '', known.session);
-    const pools = routesStillOpen(this.table, known).flatMap(poolsOf);
+    const pools = routesStillOpen(table, known).flatMap(poolsOf);
     const read = pools.some(({ name }) => this.fleet.pool(name)?.cache.knows(key.id) === true);
     return read ? new Set([...missing].filter((need) => need !== 'prefix')) : missing;
   }
@@ -132,10 +165,10 @@ export class Router {
   }
 
   /** `without`: pools that turned out to have no place, where the model must stay what the earlier decision said. */
-  #route(facts: RequestFacts, { earlier, provisional = false }: RouteOptions, without?: ReadonlySet<string>): Routed | Refusal {
+  #route(facts: RequestFacts, { earlier, provisional = false, readFor }: RouteOptions, without?: ReadonlySet<string>): Routed | Refusal {
     const { clock, rng } = this.#options;
     const nowMs = clock.nowMs();
-    const match = matchRoute(this.table, facts);
+    const match = matchRoute(this.#tableFor(readFor), facts);
     if (match.kind === 'none') return this.#refuse(match.code, earlier, provisional, createAccount(undefined, facts, undefined));
 
     const { route } = match;
@@ -154,7 +187,7 @@ export class Router {
       tried.add(pool.name);
       const promptTokens = facts.promptTokens ?? fleetPool.promptTokensMean;
       const cachedTokens = wantsCache(pool)
-        ? fleetPool.cache.cachedTokens({ keyId: key?.id, promptTokens, prefixHashes: facts.prefixHashes })
+        ? fleetPool.cache.lookUp({ keyId: key?.id, promptTokens, prefixHashes: facts.prefixHashes }, fleetPool.endpoints)
         : nothingCached;
       const input = {
         facts,
@@ -164,6 +197,7 @@ export class Router {
         placedOn: key && this.#placements.find(pool.name, key.id),
         promptTokens,
         routers: this.fleet.routers,
+        unheardTokens: fleetPool.unheard.tokens,
         nowMs,
         draw,
         sequence: sequenceIn(fleetPool, chance),
@@ -175,12 +209,12 @@ export class Router {
         continue;
       }
 
-      const chosen = decision.addresses[0];
+      const chosen = (decision.best ?? decision.addresses)[0];
       const endpoint = chosen === undefined ? undefined : fleetPool.endpoint(chosen);
       if (endpoint === undefined) throw new Error(`policy ${pool.policy.name} chose ${chosen ?? 'nothing'}, which is not in pool ${pool.name}`);
       if (earlier === undefined) this.#leases += 1;
       const lease = earlier?.lease ?? `${this.id}.${this.#leases}`;
-      const addresses = this.#toTellable(fleetPool, endpoint, decision.addresses);
+      const addresses = this.#toTellable(fleetPool, endpoint, decision);
       const needsPlace = this.#options.exchange.caps !== undefined && endpoint.requestsMax !== undefined;
       const uncachedTokens = promptTokens - (cachedTokens.get(endpoint.address) ?? 0);
       const routed: Routed = {
@@ -203,7 +237,7 @@ export class Router {
       if (over) return routed;
       this.#reservations.reserve(lease, fleetPool, endpoint, routed, nowMs);
       if (pool.observeFirstToken) this.#firstTokens.expect(pool.name);
-      this.#provisional.set(lease, { routed, facts, key, final: !provisional });
+      this.#provisional.set(lease, { routed, facts, key, final: !provisional, readFor });
       if (needsPlace) return routed;
       this.#leavePlace(lease);
       if (!provisional) this.confirm(lease);
@@ -252,13 +286,13 @@ export class Router {
     const endpoint = outcome === 'unavailable' ? inShare : taken === undefined ? endpoints[firstFree] : pool.endpoint(taken);
     if (endpoint === undefined) {
       const without = new Set(routed.account.considered.map((considered) => considered.pool));
-      const elsewhere = this.#route(pending.facts, { earlier: routed, provisional: !pending.final }, without);
+      const elsewhere = this.#route(pending.facts, { earlier: routed, provisional: !pending.final, readFor: pending.readFor }, without);
       return elsewhere.kind === 'route' ? this.secure(elsewhere) : elsewhere;
     }
 
     this.#leavePlace(lease, taken);
     if (taken !== undefined) this.#places.set(lease, { pool: pool.name, address: taken });
-    const addresses = this.#toTellable(pool, endpoint, decision.addresses);
+    const addresses = this.#toTellable(pool, endpoint, decision);
     const cachedTokens = routed.account.considered.findLast((considered) => considered.pool === pool.name)?.cachedTokens;
     const uncachedTokens = routed.promptTokens - (cachedTokens?.get(endpoint.address) ?? 0);
     const secured: Routed = { ...routed, addresses, uncachedTokens, needsPlace: false };
@@ -287,12 +321,16 @@ export class Router {
       added.requests += 1;
       added.promptTokens += promptTokens;
       added.uncachedTokens += uncachedTokens;
+      fleetPool?.noteDispatch(promptTokens, uncachedTokens);
     }
     const cached = wantsCache(routed.pool) ? { keyId: key?.id, prefixHashes: facts.prefixHashes } : undefined;
     if (cached !== undefined) fleetPool?.cache.note(address, { ...cached, promptTokens });
+    const held = this.#reservations.find(lease);
+    if (held !== undefined) this.#options.health?.dispatched(held, facts.stream !== false);
     this.#firstDispatchMs ??= this.#options.clock.nowMs();
     this.#options.events.decided(routed);
     this.#options.decisions?.decided(routed);
+    fleetPool?.unheard.sent(this.#options.clock.nowMs());
     this.#options.exchange.publish({ kind: 'dispatch', pool, address, promptTokens, uncachedTokens, placement, cached });
   }
 
@@ -302,6 +340,7 @@ export class Router {
     const nowMs = this.#options.clock.nowMs();
     const held = this.#reservations.firstToken(lease, nowMs);
     if (held === undefined) return;
+    this.#options.health?.firstToken(held);
     measureFirstToken(held, nowMs);
     this.#firstTokens.noticed(held.pool.name);
     this.#options.events.firstToken(held.pool.name, held.endpoint.address, nowMs - held.startedMs);
@@ -331,6 +370,7 @@ export class Router {
       const missed = this.#firstTokens.missed(held.pool.name);
       if (missed !== undefined) this.#options.events.noFirstToken(held.pool.name, missed);
     }
+    this.#options.health?.ended(held, completion);
     measureEnd(held, completion, nowMs);
     this.#options.events.released(held.pool.name, held.endpoint.address, completion, durationMs);
     this.#options.decisions?.ended(lease, completion, durationMs);
@@ -339,13 +379,15 @@ export class Router {
 
   /** Drops what no sign of an end came for, and tells once if none comes for anything. To be called about once a second. */
   expire(): void {
-    const { clock, events, decisions, expireAfterMsMax, assumedDurationMs } = this.#options;
+    const { clock, events, decisions } = this.#options;
+    const { expireAfterMsMax, assumedDurationMs } = this.#settings;
     const nowMs = clock.nowMs();
     const afterMs = this.#completionsSeen ? (this.#duration.known ? this.#duration.longMs : expireAfterMsMax) : assumedDurationMs;
     for (const held of this.#reservations.expire(nowMs - Math.min(afterMs, expireAfterMsMax), nowMs)) {
       this.confirm(held.lease);
       this.#leavePlace(held.lease);
       const expired: Completion = { ending: 'expired', signal: 'timer' };
+      this.#options.health?.ended(held, expired);
       measureEnd(held, expired, nowMs);
       events.released(held.pool.name, held.endpoint.address, expired, nowMs - held.startedMs);
       decisions?.ended(held.lease, expired, nowMs - held.startedMs);
@@ -371,14 +413,21 @@ export class Router {
   reject(routed: Routed, code: RefusalCode): Refusal {
     if (this.#provisional.has(routed.lease)) return this.#refuse(code, routed, false, routed.account);
     this.observe(routed.lease, { ending: 'not-proxied', signal: 'ext-proc' });
-    this.#options.events.refused(code);
+    this.#options.events.refused(code, routed.pool.name);
     return { ...toRefusal(code), account: routed.account };
   }
 
   /** The choice, and those of `order` to try when it fails: none with a limit, since a retry of Envoy's would land where no place was taken. */
-  #toTellable(pool: FleetPool, chosen: FleetEndpoint, order: readonly string[]): readonly string[] {
-    const others = order.filter((address) => address !== chosen.address && pool.endpoint(address)?.requestsMax === undefined);
-    return toTellable([chosen.address, ...others], this.#options.endpointsMax);
+  #toTellable(pool: FleetPool, chosen: FleetEndpoint, decision: Routed['decision']): readonly string[] {
+    const { endpointsMax } = this.#settings;
+    const tellableOf = (order: readonly string[]): readonly string[] => {
+      const others = order.filter((address) => address !== chosen.address && pool.endpoint(address)?.requestsMax === undefined);
+      return toTellable([chosen.address, ...others], endpointsMax);
+    };
+    // Those after the best are looked at only where too few of the best may be told.
+    const best = decision.best ?? decision.addresses;
+    const told = tellableOf(best);
+    return told.length >= endpointsMax || best.length < bestMax ? told : tellableOf(decision.addresses);
   }
 
   #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens, uncachedTokens, phase }: Reservation): void {
@@ -401,7 +450,7 @@ export class Router {
       this.#provisional.delete(earlier.lease);
     }
     if (!provisional) {
-      this.#options.events.refused(code);
+      this.#options.events.refused(code, account.considered[0]?.pool);
       this.#options.decisions?.refused(code, account);
     }
     return { ...toRefusal(code), account };

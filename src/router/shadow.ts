@@ -39,12 +39,12 @@ export function compareWithShadow(shadow: Shadow | undefined, input: DecisionInp
   } catch (error) {
     return { policy, outcome: 'failed', address: undefined, reason: undefined, expectedTtftMs: undefined, error };
   }
-  const chosen = live.kind === 'route' ? live.addresses[0] : undefined;
+  const chosen = live.kind === 'route' ? (live.best ?? live.addresses)[0] : undefined;
   if (other.kind === 'none') {
     return { policy, outcome: chosen === undefined ? 'neither' : 'only-live', address: undefined, reason: other.cause, expectedTtftMs: undefined };
   }
   const { reason } = other;
-  const address = other.addresses[0];
+  const address = (other.best ?? other.addresses)[0];
   if (chosen === undefined) return { policy, outcome: 'only-shadow', address, reason, expectedTtftMs: undefined };
   const atLive = ttftAt(chosen, input);
   const atShadow = ttftAt(address, input);

@@ -5,6 +5,7 @@ import { type ModelledRouter, ModelledNetwork, type NetworkOptions } from '../..
 import { noLoad } from '../fleet/endpoint.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
+import type { HealthRow } from '../fleet/health-row.ts';
 import { type LoadEvent, SharedState } from '../fleet/shared-state.ts';
 import { encodeEvents, encodeForwarded, encodeSnapshot, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
 import type { Completion } from './ports.ts';
@@ -420,6 +421,55 @@ describe('pushing', () => {
     expect([on.published.length, on.exchange.status().pushing]).toEqual([0, false]);
     on.wait(20_000);
     expect(on.exchange.status().pushing).toBe(false);
+  });
+});
+
+describe('what routers say of endpoints’ health', () => {
+  const row: HealthRow = { address: one, aspect: 'breaker', version: 1, by: 'me', value: 'open', ms: 900, strikes: 1, cause: 'failures', detail: undefined };
+  const told = (): (readonly HealthRow[] | undefined)[] =>
+    on.snapshots.splice(0).filter(({ pool }) => pool === 'chat').map(({ message }) => {
+      const parsed = parsePoolMessage('chat', message);
+      return parsed?.kind === 'snapshot' ? parsed.health : undefined;
+    });
+  let heard: [string, HealthRow][];
+  let progress: string[];
+  beforeEach(() => {
+    heard = [];
+    progress = [];
+    const fleet = new FleetView([{ name: 'chat', endpoints: [{ address: one, weight: 1, labels: {}, requestsMax: undefined }] }]);
+    const state = new SharedState(fleet, new Placements());
+    state.health = { rows: () => [row], receive: (pool, word) => heard.push([pool, word]), heardProgress: (_pool, { address }, servedTokens) => progress.push(`${address} ${servedTokens ?? '-'}`) };
+    on = bench({ state, pushEventsPerSecondMax: 0 });
+  });
+
+  it('goes out at once, also while load is not pushed', () => {
+    on.exchange.publish(dispatch());
+    on.exchange.publish({ kind: 'health', pool: 'chat', address: one, row });
+    on.exchange.flush();
+    expect(on.published.map(({ message }) => parsePoolMessage('chat', message))).toMatchObject([{ events: [{ kind: 'health', row }] }]);
+  });
+
+  it('is told again about once a second, and at once when a router is heard for the first time', () => {
+    on.wait(2_000);
+    expect(told().filter((rows) => rows !== undefined)).toHaveLength(2);
+    on.wait(100);
+    told();
+    on.hear('b', 1);
+    on.wait(100);
+    expect(told()).toEqual([[row]]);
+  });
+
+  it('is heard from routers that push and from those that do not', () => {
+    on.hear('b', 1, 0, { pushes: false });
+    on.exchange.receive('chat', encodeEvents('b', 2, [{ kind: 'health', pool: 'chat', address: one, row }]));
+    on.exchange.receive('chat', encodeSnapshot('b', 3, new Map(), true, undefined, [row]));
+    expect(heard).toEqual([['chat', row], ['chat', row]]);
+  });
+
+  it('what ended or gave a first token elsewhere is a sign that the endpoint works', () => {
+    on.hear('b', 1);
+    on.exchange.receive('chat', encodeEvents('b', 2, [dispatch(), { kind: 'first-token', pool: 'chat', address: one, uncachedTokens: 1 }]));
+    expect(progress).toEqual([`${one} 1`]);
   });
 });
 

@@ -69,6 +69,9 @@ const eventsPerMessageMax = 5_000;
 /** Prompt blocks of all events in one message, some 9 characters each: readers take no more than 4 million. */
 const blocksPerMessageMax = 300_000;
 const reportsPerMessageMax = 1_000;
+/** Time between tellings of all that is known of endpoints' health, in ms; and rows in one: readers take no more than 20 000. */
+const healthEveryMs = 1_000;
+const healthRowsMax = 20_000;
 
 /**
  * What routers tell one another and when: events batched and pushed, snapshots as repair and fall-back, who is there and who is
@@ -82,6 +85,7 @@ export class SharedExchange {
   /** By pool, sessions whose whereabouts could not be stored. */
   readonly #unstored = new Map<string, Set<string>>();
   #storedAgainMs = 0;
+  #toldHealthMs = -Infinity;
   #forwardsWaiting = 0;
   readonly #peers = new Map<string, Peer>();
   #sequence = 0;
@@ -105,8 +109,8 @@ export class SharedExchange {
 
   publish(event: LoadEvent): void {
     this.#eventsThisSecond += 1;
-    // Placements are few and must not be lost: they go out even while load is not pushed.
-    if (!this.#pushing && !(event.kind === 'dispatch' && event.placement !== undefined)) return;
+    // Placements and words on health are few and must not be late: they go out even while load is not pushed.
+    if (!this.#pushing && event.kind !== 'health' && !(event.kind === 'dispatch' && event.placement !== undefined)) return;
     const pending = this.#pending.get(event.pool);
     if (pending === undefined) this.#pending.set(event.pool, [event]);
     else pending.push(event);
@@ -227,9 +231,13 @@ export class SharedExchange {
     }
     this.flush();
     this.#thin(nowMs);
+    // Words on health are pushed; that they are all told again now and then is for those who missed some.
+    const tellsHealth = nowMs - this.#toldHealthMs >= healthEveryMs;
+    if (tellsHealth) this.#toldHealthMs = nowMs;
     for (const pool of state.pools) {
       const metrics = { read: state.takeMetrics(pool), nowMs };
-      transport.publishSnapshot(pool, encodeSnapshot(routerId, this.#nextSequence(), state.ownLoad(pool), this.#pushing, metrics));
+      const health = tellsHealth ? state.health?.rows(pool).slice(0, healthRowsMax) : [];
+      transport.publishSnapshot(pool, encodeSnapshot(routerId, this.#nextSequence(), state.ownLoad(pool), this.#pushing, metrics, health));
     }
     this.#missSilent(nowMs);
   }
@@ -251,6 +259,8 @@ export class SharedExchange {
       if (this.#peers.size >= peersMax) return;
       peer = { lastHeardMs: nowMs, sequences: new Map(), pushes: true };
       this.#peers.set(message.router, peer);
+      // It knows nothing yet of what was found out before it came.
+      this.#toldHealthMs = -Infinity;
     }
     if (message.sequence <= (peer.sequences.get(pool) ?? 0)) return;
     peer.lastHeardMs = nowMs;
@@ -259,10 +269,11 @@ export class SharedExchange {
       peer.pushes = message.pushes;
       state.applySnapshot(message.router, pool, message.loads, message.pushes, nowMs);
       for (const [address, { ageMs, ...told }] of message.metrics ?? []) state.applyMetrics(pool, address, { scrapedMs: nowMs - ageMs, ...told });
+      for (const row of message.health ?? []) state.health?.receive(pool, row);
     } else {
       for (const event of message.events) {
         // A router that does not push still sends dispatches that move a session: its snapshots hold their load.
-        if (peer.pushes) state.applyEvent(message.router, event, nowMs);
+        if (peer.pushes || event.kind === 'health') state.applyEvent(message.router, event, nowMs);
         else if (event.kind === 'dispatch' && event.placement !== undefined) state.applyPlacement(pool, event.address, event.placement);
       }
     }

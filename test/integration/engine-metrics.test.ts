@@ -209,7 +209,7 @@ describe('metrics of model servers', () => {
       drain: { readinessDelayMs: 0 }
       pools: [{ name: chat, policy: { preset: queue-depth }, metrics: { intervalMs: ${intervalMs} }, endpoints: [${addresses.map((address) => `{ address: '${address}' }`).join(', ')}] }]
     `);
-    const services = await Promise.all([0, 1, 2].map(() => startService(config, createLogger({ level: 'fatal' }))));
+    const services = await Promise.all([0, 1, 2].map(() => startService(config, { file: '/nowhere/fairlead.yaml', warnings: [] }, createLogger({ level: 'fatal' }))));
     cleanups.push(() => Promise.all(services.map((service) => service.drain())));
     const queues = async ({ adminPort }: Service): Promise<Record<string, number | null | undefined>> => {
       const report = (await (await fetch(`http://127.0.0.1:${adminPort}/api/v1/fleet`)).json()) as FleetReport;
@@ -243,7 +243,7 @@ describe('metrics of model servers', () => {
       drain: { readinessDelayMs: 0 }
       pools: [{ name: chat, policy: { preset: kv-usage }, metrics: { kind: vllm, intervalMs: 100 }, endpoints: [{ address: '${one.address}' }, { address: '${gone.address}' }] }]
     `);
-    const service = await startService(config, createLogger({ level: 'fatal' }));
+    const service = await startService(config, { file: '/nowhere/fairlead.yaml', warnings: [] }, createLogger({ level: 'fatal' }));
     cleanups.push(() => service.drain());
     const read = async (series: string): Promise<number | undefined> => {
       const page = await (await fetch(`http://127.0.0.1:${service.adminPort}/metrics`)).text();

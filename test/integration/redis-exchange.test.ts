@@ -9,7 +9,7 @@ import { RedisTransport } from '../../src/redis/redis-transport.ts';
 import { Scripts } from '../../src/redis/scripts.ts';
 import type { StoredPlacement } from '../../src/router/shared-exchange.ts';
 import { describeStateExchange } from '../contract/state-exchange-suite.ts';
-import { chatPool, compiled, createRouterUnderTest, redisSettings, type RouterUnderTest, startRouter, until } from './router-under-test.ts';
+import { chatPool, clock, compiled, createRouterUnderTest, redisSettings, type RouterUnderTest, startRouter, until } from './router-under-test.ts';
 
 const keys = createKeys('fairlead');
 const one = '10.0.0.1:80';
@@ -298,5 +298,37 @@ describe('places on capped endpoints', () => {
     await admin.del(keys.cap('chat', one));
     await admin.lpush(keys.cap('chat', one), 'x');
     expect(await scripts.renewCap('chat', one, ['a.1'], 5_000)).toBe(1);
+  });
+});
+
+describe('a pool that comes with a reload', () => {
+  const pools = (...names: string[]): { name: string; endpoints: { address: string; weight: number; labels: object; requestsMax: undefined }[] }[] =>
+    names.map((name) => ({ name, endpoints: [one, two].map((address) => ({ address, weight: 1, labels: {}, requestsMax: undefined })) }));
+  const follow = ({ fleet, exchange }: RouterUnderTest, ...names: string[]): void => {
+    fleet.update(pools(...names) as Parameters<typeof fleet.update>[0], clock.nowMs());
+    exchange.poolsChanged();
+  };
+  const inFlight = ({ fleet }: RouterUnderTest, pool: string): number => fleet.pool(pool)?.endpoints.reduce((sum, { requests }) => sum + requests, 0) ?? -1;
+
+  it('is told of between routers like any other, and no more once it is gone', async () => {
+    const [a, b] = [await join('a', chatPool(2)), await join('b', chatPool(2))];
+    // One after the other, as reloads come; what the first tells before the second knows the pool is made up for.
+    follow(a, 'chat', 'new');
+    a.fleet.pool('new')!.endpoint(one)!.own.requests = 3;
+    await until(async () => (await admin.exists(keys.snapshot('new', 'a'))) === 1, 5_000);
+    follow(b, 'chat', 'new');
+    await until(() => inFlight(b, 'new') === 3, 5_000, () => inFlight(b, 'new'));
+    // Pushed, not only kept: the channel is listened to.
+    expect(Number((await admin.pubsub('NUMSUB', keys.events('new')))[1])).toBe(2);
+    // A placement of before it came is read, too.
+    a.exchange.publish({ kind: 'dispatch', pool: 'new', address: two, promptTokens: 1, uncachedTokens: 1, placement: { keyId: keyIdOf(7), away: true }, cached: undefined });
+    await until(() => b.placements.find('new', keyIdOf(7)) === two, 5_000);
+
+    b.fleet.update(pools('chat') as Parameters<typeof b.fleet.update>[0], clock.nowMs());
+    b.fleet.pools = new Map([...b.fleet.pools].filter(([name]) => name === 'chat'));
+    b.exchange.poolsChanged();
+    await until(async () => Number((await admin.pubsub('NUMSUB', keys.events('new')))[1]) === 1, 5_000);
+    await until(async () => Number((await admin.pubsub('NUMSUB', keys.events('chat')))[1]) === 2, 5_000);
+    expect([a.troubles, b.troubles]).toEqual([[], []]);
   });
 });

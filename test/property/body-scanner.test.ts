@@ -199,29 +199,23 @@ function expectedHashes(prompt: Buffer, blockBytes: number, blocksMax: number): 
     h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
     return h ^ (h >>> 16);
   };
-  let lanes: [number, number] = [0, 0];
+  const factors = [0x239b961b, 0xab0e9789, 0x38b34ae5, 0xa1e38b93];
+  let lanes = [0, 0, -1, -1];
   for (let from = 0; from + blockBytes <= prompt.length && hashes.length < blocksMax; from += blockBytes) {
-    const padded = Buffer.alloc(Math.ceil(blockBytes / 8) * 8);
+    const padded = Buffer.alloc(Math.ceil(blockBytes / 32) * 32);
     prompt.copy(padded, 0, from, from + blockBytes);
-    let [one, two] = lanes;
-    for (let at = 0; at < padded.length; at += 8) {
-      let first = Math.imul(rotate(Math.imul(padded.readInt32LE(at), 0x239b961b), 15), 0xab0e9789);
-      let second = Math.imul(rotate(Math.imul(padded.readInt32LE(at + 4), 0xab0e9789), 16), 0x38b34ae5);
-      second = (second + rotate(first, 13)) | 0;
-      first = (first + rotate(second, 17)) | 0;
-      one = (Math.imul(rotate(one ^ first, 19), 5) + 0x561ccd1b) | 0;
-      two = (Math.imul(rotate(two ^ second, 17), 5) + 0x0bcaa747) | 0;
+    for (let at = 0; at < padded.length; at += 32) {
+      const word = (index: number): number => padded.readInt32LE(at + 4 * index);
+      lanes = lanes.map((lane, i) => (rotate(Math.imul(lane ^ word(2 * i), factors[i]!), 15 + i) + word(2 * i + 1)) | 0);
     }
-    one ^= blockBytes;
-    two ^= blockBytes;
-    one = (one + two) | 0;
-    two = (two + one) | 0;
-    one = finalize(one);
-    two = finalize(two);
-    one = (one + two) | 0;
-    two = (two + one) | 0;
-    lanes = [one, two];
-    hashes.push(Number(BigInt.asUintN(64, (BigInt(one >>> 0) << 32n) | BigInt(two >>> 0)) >> 11n));
+    const sumUp = (one: number, ...others: number[]): number[] => {
+      const sum = others.reduce((total, lane) => (total + lane) | 0, one);
+      return [sum, ...others.map((lane) => (lane + sum) | 0)];
+    };
+    const [one = 0, ...others] = lanes.map((lane) => lane ^ blockBytes);
+    const [first = 0, ...rest] = sumUp(one, ...others).map(finalize);
+    lanes = sumUp(first, ...rest);
+    hashes.push(Number(BigInt.asUintN(64, (BigInt(lanes[0]! >>> 0) << 32n) | BigInt(lanes[1]! >>> 0)) >> 11n));
   }
   return hashes;
 }
