@@ -84,12 +84,17 @@ describe('readAccessLogEntry', () => {
     [AccessLogType.NotSet, true],
     [AccessLogType.DownstreamEnd, true],
     [AccessLogType.DownstreamStart, false],
-    [AccessLogType.DownstreamPeriodic, false],
     [AccessLogType.UpstreamPoolReady, false],
     [AccessLogType.UpstreamEnd, false],
     [99, false],
   ])('takes type %d for an end: %s', (type, isEnd) => {
     expect(read({ metadata: lease, access_log_type: type }) !== undefined).toBe(isEnd);
+  });
+
+  it('takes a record of what goes on for a sign of life, and for nothing more', () => {
+    const periodic = { metadata: lease, access_log_type: AccessLogType.DownstreamPeriodic };
+    expect(read({ ...periodic, upstream_remote_address: upstream }, 200, 5)).toEqual({ lease: 'r1.7', completion: { ending: 'open', signal: 'access-log' } });
+    expect(read({ access_log_type: AccessLogType.DownstreamPeriodic })).toBeUndefined();
   });
 
   it.each([

@@ -11,14 +11,15 @@ export interface CompletionReport {
 const leaseCharsMax = 128;
 
 /**
- * Reads a record; undefined where it is not the end of a request, or names no lease. The lease is in dynamic metadata, which
+ * Reads a record of a request that ended, or goes on; undefined where it is another, or names no lease. The lease is in dynamic metadata, which
  * only the processor can write: no client can forge it.
  */
 export function readAccessLogEntry(entry: HTTPAccessLogEntry): CompletionReport | undefined {
   const common = entry.common_properties;
-  if (common === undefined || !isEnd(common.access_log_type)) return undefined;
+  if (common === undefined || !isTelling(common.access_log_type)) return undefined;
   const lease = metadataString(common.metadata, 'fairlead', 'lease');
   if (lease === undefined || lease === '' || lease.length > leaseCharsMax) return undefined;
+  if (common.access_log_type === AccessLogType.DownstreamPeriodic) return { lease, completion: { ending: 'open', signal: 'access-log' } };
   const servedBy = toAddress(common.upstream_remote_address);
   return {
     lease,
@@ -35,9 +36,9 @@ export function readAccessLogEntry(entry: HTTPAccessLogEntry): CompletionReport 
   };
 }
 
-/** Long streams may be logged while they run; Envoys that do not tell the type log only ends. */
-function isEnd(type: number | undefined): boolean {
-  return type === undefined || type === AccessLogType.NotSet || type === AccessLogType.DownstreamEnd;
+/** Long streams may be logged while they run (access_log_options); Envoys that do not tell the type log only ends. */
+function isTelling(type: number | undefined): boolean {
+  return type === undefined || type === AccessLogType.NotSet || type === AccessLogType.DownstreamEnd || type === AccessLogType.DownstreamPeriodic;
 }
 
 function toEnding(flags: ResponseFlags | undefined, servedBy: string | undefined): Ending {

@@ -24,7 +24,7 @@ describe('Reservations', () => {
     reservations.reserve('a.2', chat, first, size(30, 5), 6);
     expect(load(first)).toEqual([2, 130, 2, 35, 2]);
     expect(reservations.size).toBe(2);
-    expect(reservations.find('a.1')).toMatchObject({ lease: 'a.1', promptTokens: 100, uncachedTokens: 30, startedMs: 5, phase: 'waiting', endpoint: first, pool: chat });
+    expect(reservations.find('a.1')).toMatchObject({ lease: 'a.1', promptTokens: 100, uncachedTokens: 30, startedMs: 5, aliveMs: 5, phase: 'waiting', endpoint: first, pool: chat });
     reservations.release('a.1', anytimeMs);
     expect(load(first)).toEqual([1, 30, 1, 5, 1]);
     expect(reservations.find('a.1')).toBeUndefined();
@@ -94,6 +94,16 @@ describe('Reservations', () => {
       expect(reservations.expire(20, anytimeMs)).toEqual([]);
       expect(reservations.release('a.1', anytimeMs)).toBeUndefined();
       expect(reservations.size).toBe(1);
+    });
+
+    it('spares what was heard to go on since', () => {
+      const { reservations, chat, first } = setUp();
+      for (const [i, lease] of ['a.1', 'a.2'].entries()) reservations.reserve(lease, chat, first, size(100), 10 + i);
+      reservations.keepAlive('a.1', 500);
+      reservations.keepAlive('never was', 500);
+      expect(reservations.expire(499, anytimeMs).map(({ lease }) => lease)).toEqual(['a.2']);
+      expect(reservations.expire(500, anytimeMs).map(({ lease }) => lease)).toEqual(['a.1']);
+      expect(load(first)).toEqual([0, 0, 0, 0, 0]);
     });
 
     it('takes those that decode as well', () => {

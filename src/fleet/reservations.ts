@@ -14,6 +14,8 @@ export interface Reservation {
   /** Of them, those not believed to be cached: what it adds to the wait for a first token. */
   readonly uncachedTokens: number;
   readonly startedMs: number;
+  /** When it was last heard to go on; its start, if it never was. */
+  readonly aliveMs: number;
   readonly phase: ReservationPhase;
 }
 
@@ -69,7 +71,7 @@ export class Reservations {
       this.#count(held, nowMs);
       return held;
     }
-    const made: MutableReservation = { lease, pool, endpoint, promptTokens, uncachedTokens, startedMs: nowMs, phase: 'waiting', aside: false };
+    const made: MutableReservation = { lease, pool, endpoint, promptTokens, uncachedTokens, startedMs: nowMs, aliveMs: nowMs, phase: 'waiting', aside: false };
     this.#byLease.set(lease, made);
     this.#count(made, nowMs);
     return made;
@@ -93,12 +95,18 @@ export class Reservations {
     return held;
   }
 
-  /** Releases what started at or before `startedMsMax` and returns it. */
-  expire(startedMsMax: number, nowMs: number): Reservation[] {
+  /** The request goes on. */
+  keepAlive(lease: string, nowMs: number): void {
+    const held = this.#byLease.get(lease);
+    if (held !== undefined) held.aliveMs = nowMs;
+  }
+
+  /** Releases what started, or was last heard to go on, at or before `aliveMsMax`, and returns it. */
+  expire(aliveMsMax: number, nowMs: number): Reservation[] {
     const expired: Reservation[] = [];
     for (const held of this.#byLease.values()) {
-      if (held.startedMs > startedMsMax) break;
-      expired.push(held);
+      if (held.startedMs > aliveMsMax) break;
+      if (held.aliveMs <= aliveMsMax) expired.push(held);
     }
     for (const { lease } of expired) this.release(lease, nowMs);
     return expired;

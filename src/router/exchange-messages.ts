@@ -236,6 +236,7 @@ const endings: Readonly<Record<Ending, true>> = {
   'not-proxied': true,
   'stream-error': true,
   expired: true,
+  open: true,
 };
 const signals: Readonly<Record<CompletionSignal, true>> = { 'access-log': true, 'response-phases': true, 'ext-proc': true, timer: true };
 

@@ -66,6 +66,7 @@ function toOutcome({ ending, status, firstByteMs, responseBytes, answerMs }: Com
     case 'not-proxied':
     case 'stream-error':
     case 'expired':
+    case 'open':
       return { kind: 'unknown' };
   }
 }

@@ -33,7 +33,9 @@ export type Ending =
   /** The ext_proc stream broke before the request was under way. */
   | 'stream-error'
   /** No sign ever came. */
-  | 'expired';
+  | 'expired'
+  /** None yet: a long answer or an open websocket goes on. Such a report keeps the request counted, and is told to nobody else. */
+  | 'open';
 
 /** Which channel reported the end of a request. */
 export type CompletionSignal = 'access-log' | 'response-phases' | 'ext-proc' | 'timer';

@@ -714,6 +714,24 @@ routes:
   });
 });
 
+describe('a request that goes on for long', () => {
+  it('stays counted as long as it is heard of, and ends as any other', () => {
+    const { lease } = on.route();
+    const { lease: silent } = on.route();
+    for (let i = 0; i < 40; i += 1) {
+      on.nowMs += 15_000;
+      on.router.observe(lease, { ending: 'open', signal: 'access-log' });
+      on.router.expire();
+    }
+    expect(on.router.requestsInFlight).toBe(1);
+    expect(on.told.filter(([kind]) => kind === 'released')).toMatchObject([['released', expect.anything(), expect.anything(), { ending: 'expired' }, expect.anything()]]);
+    on.router.observe(lease, finished);
+    on.router.observe(silent, finished);
+    expect(on.router.requestsInFlight).toBe(0);
+    expect(on.published.filter(({ kind }) => kind === 'done')).toHaveLength(2);
+  });
+});
+
 describe('a bug in a policy', () => {
   const withPicker = (run: Picker): Bench => {
     const { table } = compiled(oneByOne);

@@ -356,6 +356,10 @@ export class Router {
       return;
     }
     this.confirm(lease);
+    if (completion.ending === 'open') {
+      this.#reservations.keepAlive(lease, this.#options.clock.nowMs());
+      return;
+    }
     this.#leavePlace(lease);
     const nowMs = this.#options.clock.nowMs();
     const held = this.#reservations.release(lease, nowMs);

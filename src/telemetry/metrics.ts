@@ -65,7 +65,7 @@ const refusalCodes: Readonly<Record<RefusalCode, true>> = {
   prompt_too_long: true,
   internal_error: true,
 };
-const endings: Readonly<Record<Ending, true>> = {
+const endings: Readonly<Record<Exclude<Ending, 'open'>, true>> = {
   finished: true,
   'client-abort': true,
   'upstream-failure': true,
