@@ -37,13 +37,15 @@ interface Run {
 const drivers = 2;
 const connectionsPerDriver = 2;
 const streamsPerConnection = 32;
+/** So many that no endpoint has hundreds of requests in flight, as none has in earnest. */
+const endpointCount = 100;
 /** Exchanges of each worker before anything is measured. */
 const warmUpExchanges = 20_000;
 const method = '/envoy.service.ext_proc.v3.ExternalProcessor/Process';
 
 /** A request whose headers tell all, as one gRPC message. */
 function createMessage(): Buffer {
-  const headers = { ':path': '/v1/chat/completions', ':method': 'POST', 'content-type': 'application/json', 'x-model': 'bench', 'x-session-id': 'session-7' };
+  const headers = { ':path': '/v1/chat/completions', ':method': 'POST', 'content-type': 'application/json', 'x-model': 'bench' };
   const message = encodeProcessingRequest({
     request_headers: { headers: { headers: Object.entries(headers).map(([key, value]) => ({ key, raw_value: Buffer.from(value) })) }, end_of_stream: true },
     protocol_config: { request_body_mode: 0 },
@@ -109,7 +111,7 @@ class Subject {
   /** Starts it, and has each worker decide so often that its code is compiled. */
   static async start(name: SubjectName, state: object, folder: string): Promise<Subject> {
     const file = path.join(folder, `fairlead-${name}.yaml`);
-    const endpoints = [1, 2, 3, 4, 5].map((host) => ({ address: `10.0.0.${host}:80` }));
+    const endpoints = Array.from({ length: endpointCount }, (_, i) => ({ address: `10.0.0.${i + 1}:80` }));
     const config = {
       listen: { grpc: '127.0.0.1:0', admin: '127.0.0.1:0' },
       drain: { readinessDelayMs: 0, deadlineMs: 2_000 },

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { checkCommand } from './app/check-command.ts';
+import { envoySnippetCommand } from './app/envoy-snippet-command.ts';
 import { explainCommand } from './app/explain-command.ts';
 import { fleetCommand } from './app/fleet-command.ts';
 import { serveCommand } from './app/serve-command.ts';
@@ -13,6 +14,7 @@ program.addCommand(serveCommand());
 program.addCommand(checkCommand());
 program.addCommand(fleetCommand());
 program.addCommand(explainCommand());
+program.addCommand(envoySnippetCommand());
 // What simulates is no part of the service: loaded only when asked for.
 const asksForHelp = process.argv.includes('--help') || process.argv.includes('-h') || process.argv[2] === 'help';
 if (process.argv[2] === 'sim-server' || asksForHelp) {

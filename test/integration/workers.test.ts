@@ -132,7 +132,7 @@ describe('two workers', () => {
 
   it('keep an exact limit together, however many ask at once', async () => {
     const ask = (): Promise<Said[]> => Promise.all(Array.from({ length: 30 }, (_, i) => clients[i % 2]!.decide({ 'x-model': 'capped' })));
-    for (const _ of [1, 2]) {
+    for (let round = 1; round <= 2; round += 1) {
       const said = await ask();
       const held = said.filter(({ refused }) => refused === undefined).map(routed);
       expect(held.map(({ address }) => address).sort()).toEqual(['10.0.0.21:80', '10.0.0.21:80', '10.0.0.21:80', '10.0.0.22:80', '10.0.0.22:80', '10.0.0.22:80']);
