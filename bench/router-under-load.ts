@@ -1,6 +1,7 @@
 // One router of `redis-cost.ts`, as a process of its own: the real router, fleet, exchange and Redis client under a loop of requests.
 import { createExchange } from '../src/app/exchange.ts';
 import { loadConfig } from '../src/config/load.ts';
+import { noFacts } from '../src/core/request-facts.ts';
 import { FleetView } from '../src/fleet/fleet-view.ts';
 import { Placements } from '../src/fleet/placements.ts';
 import { type LoadEvent, SharedState } from '../src/fleet/shared-state.ts';
@@ -109,12 +110,12 @@ function startLoad({ router, exchange, fleet }: Prepared, requestsPerSecond: num
   const send = (nowMs: number): void => {
     requests += 1;
     const routed = router.route({
+      ...noFacts,
       path: '/v1/chat/completions',
       model: 'm',
       session: `session-${Math.floor(Math.random() * sessions)}`,
-      tenant: undefined,
       promptTokens: 500 + Math.floor(Math.random() * 4_000),
-    } as Parameters<Router['route']>[0]);
+    });
     if (routed.kind !== 'route') return;
     const { lease } = routed;
     at(nowMs + firstTokenMs, () => router.firstToken(lease));

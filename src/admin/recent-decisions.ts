@@ -36,8 +36,10 @@ interface Entry {
 /** Keeps the last decisions and how they came about. To keep one costs an entry in a list; it is written out when somebody asks. */
 export class RecentDecisions implements DecisionLog {
   readonly #wallMs: () => number;
-  /** Oldest first. */
-  readonly #entries: Entry[] = [];
+  /** A ring: the oldest is at `#oldest`, and `#kept` of them are there. */
+  readonly #entries: (Entry | undefined)[] = new Array<undefined>(recentDecisionsMax).fill(undefined);
+  #oldest = 0;
+  #kept = 0;
   readonly #byLease = new Map<string, Entry>();
   #endpoints = 0;
 
@@ -66,20 +68,32 @@ export class RecentDecisions implements DecisionLog {
 
   /** The last `limit` decisions, newest first. */
   list(limit: number): RecentDecision[] {
-    return this.#entries.slice(-limit).reverse().map(toRecent);
+    return Array.from({ length: Math.min(limit, this.#kept) }, (_, back) => this.#entries[(this.#oldest + this.#kept - 1 - back) % recentDecisionsMax]).flatMap(
+      (entry) => (entry === undefined ? [] : [toRecent(entry)]),
+    );
   }
 
   #add(account: DecisionAccount, routed: Routed | undefined, refused: RefusalCode | undefined): Entry {
-    const endpoints = account.considered.reduce((sum, { decision: { trace } }) => sum + (trace.endpoints ?? trace.candidates.length + trace.rejections.length), 0);
-    const entry: Entry = { timeMs: this.#wallMs(), account, routed, refused, endpoints, firstTokenMs: undefined, end: undefined };
-    this.#entries.push(entry);
-    this.#endpoints += endpoints;
-    while (this.#entries.length > recentDecisionsMax || (this.#endpoints > endpointsMax && this.#entries.length > 1)) {
-      const oldest = this.#entries.shift();
-      this.#endpoints -= oldest?.endpoints ?? 0;
-      if (oldest?.routed !== undefined) this.#byLease.delete(oldest.routed.lease);
+    let endpoints = 0;
+    for (const { decision } of account.considered) {
+      const { trace } = decision;
+      endpoints += trace.endpoints ?? trace.candidates.length + trace.rejections.length;
     }
+    const entry: Entry = { timeMs: this.#wallMs(), account, routed, refused, endpoints, firstTokenMs: undefined, end: undefined };
+    this.#endpoints += endpoints;
+    while (this.#kept === recentDecisionsMax || (this.#endpoints > endpointsMax && this.#kept > 0)) this.#dropOldest();
+    this.#entries[(this.#oldest + this.#kept) % recentDecisionsMax] = entry;
+    this.#kept += 1;
     return entry;
+  }
+
+  #dropOldest(): void {
+    const oldest = this.#entries[this.#oldest];
+    this.#entries[this.#oldest] = undefined;
+    this.#oldest = (this.#oldest + 1) % recentDecisionsMax;
+    this.#kept -= 1;
+    this.#endpoints -= oldest?.endpoints ?? 0;
+    if (oldest?.routed !== undefined) this.#byLease.delete(oldest.routed.lease);
   }
 }
 

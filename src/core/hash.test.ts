@@ -1,4 +1,5 @@
 import { createHmac } from 'node:crypto';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createAffinityHasher, createPrefixSeed, type Hash64, hashName, pairFraction } from './hash.ts';
 
@@ -45,6 +46,38 @@ describe('createAffinityHasher', () => {
     const digest = createHmac('sha256', 'test-secret').update(message).digest('hex');
     const { id, high, low } = hash('acme', 'alice');
     expect(id + high.toString(16).padStart(8, '0') + low.toString(16).padStart(8, '0')).toBe(digest.slice(0, 48));
+  });
+
+  it('is so whatever the secret, tenant and session are made of, however long, and each time they are asked for', () => {
+    const text = fc.oneof(fc.string({ unit: 'binary', maxLength: 300 }), fc.string({ maxLength: 20 }), fc.constant('\ud800 alone'));
+    fc.assert(
+      fc.property(text, fc.array(fc.tuple(text, text), { minLength: 1, maxLength: 5 }), (secret, pairs) => {
+        const hashed = createAffinityHasher(secret);
+        for (const [tenant, session] of [...pairs, ...pairs]) {
+          const [tenantBytes, sessionBytes] = [Buffer.from(tenant), Buffer.from(session)];
+          const lengths = Buffer.alloc(8);
+          lengths.writeUInt32BE(tenantBytes.length, 0);
+          lengths.writeUInt32BE(sessionBytes.length, 4);
+          const digest = createHmac('sha256', secret).update(lengths).update(tenantBytes).update(sessionBytes).digest();
+          expect(hashed(tenant, session)).toEqual({ id: digest.toString('hex', 0, 16), high: digest.readUInt32BE(16), low: digest.readUInt32BE(20) });
+        }
+      }),
+    );
+  });
+
+  it('remembers what was asked for lately, in bounds: not the long ones, and not all there ever were', () => {
+    const hashed = createAffinityHasher('test-secret');
+    const first = hashed('acme', 'alice');
+    expect(hashed('acme', 'alice')).toBe(first);
+    const long = 'x'.repeat(253);
+    expect(hashed('acme', long)).not.toBe(hashed('acme', long));
+    expect(hashed('acm', long)).toBe(hashed('acm', long));
+
+    for (let i = 0; i < 12_000; i += 1) hashed('', `session-${i}`);
+    expect(hashed('acme', 'alice'), 'not a generation ago').toBe(first);
+    for (let i = 12_000; i < 40_000; i += 1) hashed('', `session-${i}`);
+    expect(hashed('acme', 'alice'), 'forgotten, and hashed again').not.toBe(first);
+    expect(hashed('acme', 'alice')).toEqual(first);
   });
 
   it('lets no two pairs run together', () => {

@@ -18,7 +18,7 @@ export interface RequestFacts {
   /** Request path without its query. */
   readonly path: string;
   readonly model: string | undefined;
-  /** Session key as the client sent it; never logged, never stored: see `AffinityKey`. */
+  /** Session key as the client sent it; never logged, never leaves the process: see `AffinityKey`. */
   readonly session: string | undefined;
   readonly tenant: string | undefined;
   /** Estimated prompt length in tokens. */

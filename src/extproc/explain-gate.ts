@@ -23,9 +23,14 @@ export class ExplainGate {
     this.#tokenDigest = token === undefined ? undefined : digest(token);
   }
 
+  /** Whether a request asks for an explanation, as hardly any does. */
+  isAsked(headers: HeaderMap | undefined): boolean {
+    return find(headers, explainHeader) === '1';
+  }
+
   /** Whether a request asks for an explanation and may. `clientAddress`: IP address as Envoy tells it; undefined: it did not. */
   opens(headers: HeaderMap | undefined, clientAddress: string | undefined): boolean {
-    if (find(headers, explainHeader) !== '1') return false;
+    if (!this.isAsked(headers)) return false;
     if (clientAddress !== undefined && this.#allowed.check(clientAddress, isIPv4(clientAddress) ? 'ipv4' : 'ipv6')) return true;
     const token = find(headers, explainTokenHeader);
     return token !== undefined && this.#tokenDigest !== undefined && timingSafeEqual(digest(token), this.#tokenDigest);

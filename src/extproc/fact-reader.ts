@@ -75,6 +75,15 @@ export interface SettledFacts extends Pick<RequestFacts, 'path' | 'headers' | 'm
   readonly promptTokens: number | undefined;
 }
 
+/** A request target, and what it says. */
+interface ReadTarget {
+  readonly target: string;
+  /** Without its query. */
+  readonly path: string;
+  /** As {@link toPromptFields} has it. */
+  readonly promptFields: readonly string[] | undefined;
+}
+
 /** Reads the configured facts from headers and, where they are not there, from a scanned body. */
 export class FactReader {
   readonly #sources: FactSources;
@@ -85,10 +94,13 @@ export class FactReader {
   /** Field of the body that holds the model, as a dotted path. */
   readonly modelField: string;
   readonly #wanted: ReadonlySet<string>;
+  /** Whether a fact is made of the client's IP address as Envoy tells it. */
+  readonly wantsClientAddress: boolean;
   /** Bytes of a body looked at, at most. */
   readonly scanBytesMax: number;
   /** By the fields of the prompt (one list for each kind of path) and what else is looked for: a scanner compiles each plan once, by identity. */
   readonly #plans = new Map<readonly string[], Map<number, ScanPlan>>();
+  #lastTarget: ReadTarget = { target: '', path: '', promptFields: toPromptFields('') };
 
   /**
    * `prefixSeed`: what prefix hashes start from; the same in all routers of a fleet. `asked`: headers that routes and filters look at.
@@ -117,6 +129,9 @@ export class FactReader {
       if ('headerHash' in source) for (const header of source.headerHash) wanted.add(header);
     }
     this.#wanted = wanted;
+    this.wantsClientAddress = [...sources.session, ...sources.tenant].some(
+      (source) => 'clientIp' in source && (source.clientIp === true || source.clientIp.trustedHops === undefined),
+    );
   }
 
   /**
@@ -134,10 +149,7 @@ export class FactReader {
       else if (key === 'cookie') values.set(key, `${earlier}; ${text}`);
       else if (key === 'x-forwarded-for') values.set(key, `${earlier},${text}`);
     }
-    const target = values.get(':path') ?? '';
-    const query = target.search(/[?#]/);
-    const path = query === -1 ? target : target.slice(0, query);
-    const promptFields = toPromptFields(path);
+    const { path, promptFields } = this.#readTarget(values.get(':path') ?? '');
     const length = values.get('content-length');
     return {
       path,
@@ -148,6 +160,14 @@ export class FactReader {
       clientAddress,
       cookie: this.#readCookie(values),
     };
+  }
+
+  /** Few targets make up nearly all requests, so the last one read is kept. */
+  #readTarget(target: string): ReadTarget {
+    if (target === this.#lastTarget.target) return this.#lastTarget;
+    const query = target.search(/[?#]/);
+    const path = query === -1 ? target : target.slice(0, query);
+    return (this.#lastTarget = { target, path, promptFields: toPromptFields(path) });
   }
 
   /** Whether a fact hangs on the body: no header that comes before its body fields gave it. */
@@ -354,7 +374,7 @@ function unusableBecause(values: ReadonlyMap<string, string>): HeaderFacts['body
   const encoding = values.get('content-encoding');
   if (encoding !== undefined && encoding !== '' && encoding.toLowerCase() !== 'identity') return 'compressed';
   const type = values.get('content-type');
-  return type === undefined || /^\s*application\/([\w.+-]*\+)?json\s*(;|$)/i.test(type) ? undefined : 'not-json';
+  return type === undefined || type === 'application/json' || /^\s*application\/([\w.+-]*\+)?json\s*(;|$)/i.test(type) ? undefined : 'not-json';
 }
 
 /** The value of a cookie in a Cookie header, quotes removed (RFC 6265, 4.2.1). */

@@ -32,6 +32,16 @@ export interface ProcessCall {
   end(): void;
   /** Ends the call with a gRPC status other than OK. */
   fail(code: 'invalid-argument' | 'internal', message: string): void;
+  /** Whether an answer has not left this process yet, or never will: Envoy cannot have acted on it. Absent: not known. */
+  readonly isUnheard?: boolean;
+  /** What is known of the Envoy at the other end of the connection; absent: nothing. */
+  readonly peer?: StreamPeer | undefined;
+}
+
+/** What the streams of one connection found out about its Envoy. */
+export interface StreamPeer {
+  /** It sent what a `mode_override` asked for: its configuration allows them. */
+  honoursOverrides: boolean;
 }
 
 /** What all streams share. */
@@ -71,6 +81,12 @@ type RequestState =
 /** In STREAMED mode Envoy's message timeout runs while headers are held back: stay well below its 200 ms. */
 const streamedHoldMs = 100;
 
+/**
+ * How long the access log has to tell of a request whose stream ended before what was asked for came, in ms; Envoy's default interval is one
+ * second. After that there is no such request: Envoy answered it by itself, without having read the decision.
+ */
+const unprovenMsMax = 5_000;
+
 /** A message that breaks the protocol: the stream ends with INVALID_ARGUMENT. */
 class ProtocolError extends Error {}
 
@@ -100,8 +116,8 @@ export class ProcessStream {
   /** Request headers are not sent to us. */
   #isHeaderless = false;
   #subset: ReadonlySet<string> | undefined;
-  /** The client's IP address; undefined: Envoy does not tell it. */
-  #clientAddress: string | undefined;
+  /** Where Envoy tells the client's IP address; read when it is asked for. */
+  #attributes: ProcessingRequest['attributes'];
   #missing: ReadonlySet<FactNeed> = new Set();
   #scanner: BodyScanner | undefined;
   #bodyBytes = 0;
@@ -124,7 +140,13 @@ export class ProcessStream {
   /** Answers kept back; undefined: nothing is waited for. */
   #kept: (() => ProcessingResponse)[] | undefined;
 
+  /** Envoy sent what a `mode_override` asked for, on this stream. */
+  #honoursOverrides = false;
   #awaitsFirstToken = false;
+  /** Envoy sent its half-close before it could read what was said last. */
+  #endedUnheard = false;
+  /** Something of the response came. */
+  #responseSeen = false;
   #firstTokenSeen = false;
   /** The response's headers were asked for, since some are to be added. */
   #awaitsResponseHeaders = false;
@@ -163,6 +185,7 @@ export class ProcessStream {
   /** Envoy sends no more: the half-close of a finished exchange. */
   onEnd(): void {
     if (this.#closed) return;
+    this.#endedUnheard = this.#call.isUnheard === true;
     this.#ending = this.#unfinished() ? 'cancelled' : 'completed';
     this.#catching(() => this.#close());
     this.#call.end();
@@ -171,7 +194,9 @@ export class ProcessStream {
   /** The call is gone: Envoy reset it (it ends finished exchanges that way too) or the connection broke. */
   onCancelled(): void {
     if (this.#closed) return;
-    this.#ending = this.#unfinished() ? 'cancelled' : 'completed';
+    // A reset that came before Envoy could read what was said last: it gave up waiting (`message_timeout`), or its client did.
+    const isUnheard = this.#state !== 'refused' && this.#call.isUnheard === true;
+    this.#ending = isUnheard || this.#unfinished() ? 'cancelled' : 'completed';
     this.#catching(() => this.#close());
   }
 
@@ -199,15 +224,20 @@ export class ProcessStream {
       this.#onRequestHeaders(request.request_headers);
     } else if (request.request_body) {
       events.message('request_body');
+      if (this.#requestMode === BodySendMode.NONE) this.#noteHonoured();
       this.#onRequestBody(request.request_body);
     } else if (request.request_trailers) {
       events.message('request_trailers');
       this.#onRequestTrailers();
     } else if (request.response_headers) {
       events.message('response_headers');
+      this.#responseSeen = true;
+      if (this.#awaitsResponseHeaders) this.#noteHonoured();
       this.#onResponseHeaders(request.response_headers, request);
     } else if (request.response_body) {
       events.message('response_body');
+      this.#responseSeen = true;
+      if (this.#awaitsFirstToken) this.#noteHonoured();
       this.#onResponseBody(request.response_body);
     } else if (request.response_trailers) {
       events.message('response_trailers');
@@ -217,6 +247,13 @@ export class ProcessStream {
       // Newer Envoys send messages of other kinds, such as flow control, that want no answer.
       events.message('unknown');
     }
+  }
+
+  #noteHonoured(): void {
+    if (this.#honoursOverrides) return;
+    this.#honoursOverrides = true;
+    const { peer } = this.#call;
+    if (peer !== undefined) peer.honoursOverrides = true;
   }
 
   /** What holds for the whole stream stands on its first message. */
@@ -229,17 +266,23 @@ export class ProcessStream {
     const duplex = this.#requestMode >= BodySendMode.FULL_DUPLEX_STREAMED || this.#responseMode >= BodySendMode.FULL_DUPLEX_STREAMED;
     this.#mayOverride = !duplex && !this.#sendsBodyEarly;
     this.#subset = readSubsetHint(metadata);
-    this.#clientAddress = readSourceAddress(attributes);
+    this.#attributes = attributes;
   }
 
   // ---- request ----
 
+  /** The client's IP address, where it is a fact of requests; undefined: it is none, or Envoy does not tell it. */
+  #readClientAddress(): string | undefined {
+    return this.#context.reader.wantsClientAddress ? readSourceAddress(this.#attributes) : undefined;
+  }
+
   #onRequestHeaders(message: HttpHeaders): void {
     if (this.#headers !== undefined || this.#requestEnded) throw new ProtocolError('request headers out of order');
     const { router, reader, table, events, decideDeadlineMs } = this.#context;
-    const headers = reader.readHeaders(message.headers, this.#clientAddress);
+    const headers = reader.readHeaders(message.headers, this.#readClientAddress());
     this.#headers = headers;
-    this.#explains = this.#context.explains?.opens(message.headers, this.#clientAddress) === true;
+    const { explains } = this.#context;
+    this.#explains = explains?.isAsked(message.headers) === true && explains.opens(message.headers, readSourceAddress(this.#attributes));
     const bodyComes = message.end_of_stream !== true;
     if (!bodyComes) this.#requestEnded = true;
     this.#bodyComes = bodyComes && headers.contentLengthBytes !== 0;
@@ -347,7 +390,7 @@ export class ProcessStream {
   /** Request headers are not sent to us: only the body and metadata can speak. */
   #withoutHeaders(): void {
     this.#isHeaderless = true;
-    this.#headers = { ...this.#context.reader.readHeaders(undefined, this.#clientAddress), bodyUnusable: undefined };
+    this.#headers = { ...this.#context.reader.readHeaders(undefined, this.#readClientAddress()), bodyUnusable: undefined };
     this.#missing = this.#context.router.missingFacts({ path: '', model: undefined, session: undefined, tenant: undefined });
     this.#startScan(this.#requestMode === BodySendMode.BUFFERED);
     this.#state = 'awaiting-body';
@@ -827,6 +870,26 @@ export class ProcessStream {
     }
   }
 
+  /**
+   * Whether something asked for should have come before the end of this stream, and did not. The request may be over, as its access log will
+   * say; or Envoy's message timeout passed before it read the answer, and then its access log names no lease.
+   */
+  #isUnproven(): boolean {
+    // Other clients than Envoy end their side with what they ask, and read the answer all the same: so no more than a doubt.
+    if (this.#endedUnheard) return true;
+    if (this.#responseSeen || (!this.#honoursOverrides && this.#call.peer?.honoursOverrides !== true)) return false;
+    if (this.#awaitsFirstToken || this.#awaitsResponseHeaders) return true;
+    return this.#state === 'awaiting-body' && this.#requestMode === BodySendMode.NONE;
+  }
+
+  /** Ends a lease that nothing was heard of by then; whoever reports first counts. */
+  #releaseLater(lease: string): void {
+    const { router } = this.#context;
+    setTimeout(() => {
+      this.#catching(() => router.observe(lease, { ending: 'not-proxied', signal: 'ext-proc' }));
+    }, unprovenMsMax).unref();
+  }
+
   #close(): void {
     this.#closed = true;
     this.#onClosed?.();
@@ -843,6 +906,7 @@ export class ProcessStream {
       // The exchange is over, the request is not: its end comes by access log. A provisional decision stands.
       if (this.#state === 'awaiting-body') this.#answered('headers');
       this.#context.router.confirm(this.#routed.lease);
+      if (this.#isUnproven()) this.#releaseLater(this.#routed.lease);
     }
     if (this.#setCookie !== undefined) this.#context.events.sessionCookie('unsent');
     this.#context.events.streamClosed(this.#ending);

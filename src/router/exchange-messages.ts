@@ -38,6 +38,11 @@ const leaseName = /^[\w.-]{1,128}$/;
 
 const version = 2;
 
+/** What every message of a router starts with, and no other router's: tells one's own without reading them. */
+export function openingOf(router: string): string {
+  return `[${version},${JSON.stringify(router)},`;
+}
+
 /** A snapshot as text. The pool is not in it: it is the channel's. */
 export function encodeSnapshot(
   router: string,

@@ -17,7 +17,7 @@ import type { RouteWeights } from './route-weights.ts';
 import type { Chance, Routed } from './routed.ts';
 import { compareWithShadow } from './shadow.ts';
 import { chooseTarget } from './target-choice.ts';
-import { type KnownFacts, matchRoute, missingFacts, poolsOf, type Route, type RoutedPool, routesStillOpen, type RouteTarget, type RoutingTable } from './routing-table.ts';
+import { type KnownFacts, matchRoute, missingFacts, type Route, type RoutedPool, type RouteTarget, type RoutingTable, somePoolStillOpen, withoutFact } from './routing-table.ts';
 
 export interface RouterOptions {
   /** Unique among the routers that share state; letters and digits. */
@@ -140,9 +140,8 @@ export class Router {
     // cost more than it tells.
     if (!missing.has('prefix') || known.session === undefined) return missing;
     const key = this.#hash(known.tenant ?? '', known.session);
-    const pools = routesStillOpen(table, known).flatMap(poolsOf);
-    const read = pools.some(({ name }) => this.fleet.pool(name)?.cache.knows(key.id) === true);
-    return read ? new Set([...missing].filter((need) => need !== 'prefix')) : missing;
+    const read = somePoolStillOpen(table, known, ({ name }) => this.fleet.pool(name)?.cache.knows(key.id) === true);
+    return read ? withoutFact(missing, 'prefix') : missing;
   }
 
   /** Requests counted by this router and not released. */

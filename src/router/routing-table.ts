@@ -96,29 +96,56 @@ export type RouteMatch =
   /** `model_required`: a model would have been enough; `model_not_found`: it names one, and no route takes it; `route_not_found`: all else. */
   | { readonly kind: 'none'; readonly code: 'model_required' | 'model_not_found' | 'route_not_found' };
 
-const noHeaders: ReadonlyMap<string, string> = new Map();
-const nothing: readonly FactNeed[] = [];
+/** Each fact's bit: sets of facts are numbers here, so that asking what a request lacks makes no garbage. */
+const bits: Readonly<Record<FactNeed, number>> = {
+  model: 1,
+  session: 2,
+  tenant: 4,
+  promptTokens: 8,
+  measuredPrompt: 16,
+  prefix: 32,
+  maxTokens: 64,
+  stream: 128,
+};
 
-/** What the choice of a route hangs on: nothing (it matches), undefined (it does not, whatever turns up), or the facts that are missing. */
-function openFacts(route: Route, known: KnownFacts): readonly FactNeed[] | undefined {
-  if (route.matchesPath !== undefined && !route.matchesPath(known.path)) return undefined;
-  for (const { name, matches } of route.headers ?? []) if (!matches((known.headers ?? noHeaders).get(name))) return undefined;
-  let open = nothing;
+function toBits(needs: Iterable<FactNeed>): number {
+  let all = 0;
+  for (const need of needs) all |= bits[need];
+  return all;
+}
+
+/** The set of each number of bits. */
+const sets: readonly ReadonlySet<FactNeed>[] = Array.from(
+  { length: 256 },
+  (_, all) => new Set((Object.keys(bits) as FactNeed[]).filter((need) => (all & bits[need]) !== 0)),
+);
+
+const noHeaders: ReadonlyMap<string, string> = new Map();
+/** Of a route that does not match, whatever turns up. */
+const out = -1;
+
+/** What the choice of a route hangs on, in bits: nothing (0, it matches), the facts that are missing, or `out`. */
+function openFacts(route: Route, known: KnownFacts): number {
+  if (route.matchesPath !== undefined && !route.matchesPath(known.path)) return out;
+  if (route.headers !== undefined) {
+    for (const { name, matches } of route.headers) if (!matches((known.headers ?? noHeaders).get(name))) return out;
+  }
+  let open = 0;
   if (route.matchesModel !== undefined) {
-    if (known.model === undefined) open = [...open, 'model'];
-    else if (!route.matchesModel(known.model)) return undefined;
+    if (known.model === undefined) open |= bits.model;
+    else if (!route.matchesModel(known.model)) return out;
   }
   if (route.matchesTenant !== undefined) {
-    if (known.tenant === undefined) open = [...open, 'tenant'];
-    else if (!route.matchesTenant(known.tenant)) return undefined;
+    if (known.tenant === undefined) open |= bits.tenant;
+    else if (!route.matchesTenant(known.tenant)) return out;
   }
   if (route.promptTokens !== undefined) {
-    if (known.promptTokens === undefined) open = [...open, 'measuredPrompt'];
-    else if (!isWithin(known.promptTokens, route.promptTokens)) return undefined;
+    if (known.promptTokens === undefined) open |= bits.measuredPrompt;
+    else if (!isWithin(known.promptTokens, route.promptTokens)) return out;
   }
   if (route.maxTokens !== undefined) {
-    if (known.maxTokens === undefined) open = [...open, 'maxTokens'];
-    else if (!isWithin(known.maxTokens, route.maxTokens)) return undefined;
+    if (known.maxTokens === undefined) open |= bits.maxTokens;
+    else if (!isWithin(known.maxTokens, route.maxTokens)) return out;
   }
   return open;
 }
@@ -132,40 +159,47 @@ export function matchRoute(table: RoutingTable, facts: KnownFacts): RouteMatch {
   let wantsModel = false;
   for (const route of table.routes) {
     const open = openFacts(route, facts);
-    if (open === undefined) continue;
-    if (open.length === 0) return { kind: 'route', route };
-    wantsModel ||= open.includes('model');
+    if (open === out) continue;
+    if (open === 0) return { kind: 'route', route };
+    wantsModel ||= (open & bits.model) !== 0;
   }
   return { kind: 'none', code: wantsModel ? 'model_required' : facts.model === undefined ? 'route_not_found' : 'model_not_found' };
 }
 
-/** Routes that may still become the one, whatever the facts that are missing turn out to be. */
-export function routesStillOpen(table: RoutingTable, known: KnownFacts): readonly Route[] {
-  const routes: Route[] = [];
+/** Whether any pool of the routes that may still become the one, whatever the facts that are missing turn out to be, is such a pool. */
+export function somePoolStillOpen(table: RoutingTable, known: KnownFacts, isSuch: (pool: RoutedPool) => boolean): boolean {
   for (const route of table.routes) {
     const open = openFacts(route, known);
-    if (open !== undefined) routes.push(route);
-    if (open?.length === 0) break;
+    if (open === out) continue;
+    const { targets, shift, fallback } = route;
+    for (const { pool } of targets) if (isSuch(pool)) return true;
+    if (shift !== undefined && isSuch(shift.to.pool)) return true;
+    if (fallback !== undefined) for (const { pool } of fallback) if (isSuch(pool)) return true;
+    if (open === 0) break;
   }
-  return routes;
+  return false;
 }
 
 /**
  * Facts still wanted before deciding, given what is known: those that the choice of the route hangs on, and those that the policies of
- * every route which may still become the one choose by.
+ * every route which may still become the one choose by. The sets are shared: equal ones are the same.
  */
 export function missingFacts(table: RoutingTable, known: KnownFacts): ReadonlySet<FactNeed> {
-  const missing = new Set<FactNeed>();
+  let missing = 0;
   for (const route of table.routes) {
     const open = openFacts(route, known);
-    if (open === undefined) continue;
-    for (const fact of open) missing.add(fact);
-    for (const fact of route.needs) missing.add(fact);
-    if (open.length === 0) break;
+    if (open === out) continue;
+    missing |= open | toBits(route.needs);
+    if (open === 0) break;
   }
-  if (known.model !== undefined) missing.delete('model');
-  if (known.session !== undefined) missing.delete('session');
-  if (known.tenant !== undefined) missing.delete('tenant');
-  if (known.maxTokens !== undefined) missing.delete('maxTokens');
-  return missing;
+  if (known.model !== undefined) missing &= ~bits.model;
+  if (known.session !== undefined) missing &= ~bits.session;
+  if (known.tenant !== undefined) missing &= ~bits.tenant;
+  if (known.maxTokens !== undefined) missing &= ~bits.maxTokens;
+  return sets[missing] ?? new Set();
+}
+
+/** Those facts without one of them. */
+export function withoutFact(missing: ReadonlySet<FactNeed>, fact: FactNeed): ReadonlySet<FactNeed> {
+  return sets[toBits(missing) & ~bits[fact]] ?? new Set();
 }

@@ -134,7 +134,44 @@ describe('what a router tells', () => {
     expect(fleet.pool('chat')!.endpoint(one)!.metrics).toBeUndefined();
   });
 
+  it('load is pushed while there is somebody to hear it; alone, only where sessions are and what is known of health', () => {
+    const row: HealthRow = { address: one, aspect: 'breaker', version: 1, by: 'me', value: 'open', ms: 900, strikes: 1, cause: 'failures', detail: undefined };
+    const events: LoadEvent[] = [
+      dispatch(),
+      { kind: 'first-token', pool: 'chat', address: one, uncachedTokens: 10 },
+      { kind: 'done', pool: 'chat', address: one, promptTokens: 10, uncachedTokens: 10, waiting: false },
+    ];
+    const pushed = (): string[] => {
+      on.published.length = 0;
+      for (const event of [...events, moved(true), { kind: 'health', pool: 'chat', address: one, row } as const]) on.exchange.publish(event);
+      on.exchange.flush();
+      return on.published.flatMap(({ message }) => {
+        const read = parsePoolMessage('chat', message);
+        return read?.kind === 'events' ? read.events.map(({ kind }) => kind) : [];
+      });
+    };
+    on.wait(1_000);
+    expect(pushed()).toEqual(['dispatch', 'health']);
+    expect(on.exchange.status().pushing).toBe(true);
+
+    on.hear('a', 1);
+    expect(pushed()).toEqual(['dispatch', 'first-token', 'done', 'dispatch', 'health']);
+    on.wait(700, { alive: [] });
+    expect(pushed()).toHaveLength(5);
+    on.wait(300);
+    expect(pushed()).toEqual(['dispatch', 'health']);
+  });
+
+  it('alone, load asks for no flush', () => {
+    on.wait(100);
+    on.exchange.publish(dispatch());
+    expect(on.wakes).toBe(0);
+    on.exchange.publish(moved(true));
+    expect(on.wakes).toBe(1);
+  });
+
   it('events wait for one flush, in one message a pool, and ask for it once', () => {
+    on.hear('a', 1);
     on.exchange.publish(dispatch());
     on.exchange.publish({ kind: 'done', pool: 'chat', address: one, promptTokens: 10, uncachedTokens: 10, waiting: true });
     on.exchange.publish(dispatch({ pool: 'batch' }));
@@ -150,6 +187,7 @@ describe('what a router tells', () => {
 
   it('a snapshot tells the load of every pool, each message with a higher number than the last', () => {
     Object.assign(on.fleet.pool('chat')!.endpoint(two)!.own, { requests: 2, promptTokens: 70, requestsWaiting: 1, uncachedTokensWaiting: 30 });
+    on.hear('a', 1);
     on.exchange.publish(dispatch());
     on.wait(200);
     expect(on.snapshots.map(({ pool }) => pool)).toEqual(['chat', 'batch', 'chat', 'batch']);
@@ -161,7 +199,7 @@ describe('what a router tells', () => {
 
   it('however much gathers, every message is one that readers take', () => {
     // Such as 30 000 requests that expire in the same second, or reports that gathered while the process stood still.
-    on.wait(100);
+    on.wait(100, { alive: ['a'] });
     for (let i = 0; i < 30_000; i += 1) on.exchange.publish(i === 29_999 ? moved(true) : dispatch());
     for (let i = 0; i < 30_000; i += 1) on.exchange.forward('a', `a.${i}`, finished);
     on.exchange.flush();
@@ -176,6 +214,7 @@ describe('what a router tells', () => {
 
   it('long prompts by the thousand are more messages, not longer ones', () => {
     const prefixHashes = Array.from({ length: 512 }, (_, i) => 2 ** 53 - 1 - i);
+    on.hear('a', 1);
     for (let i = 0; i < 2_000; i += 1) on.exchange.publish(dispatch({ promptTokens: i, cached: { keyId, prefixHashes } }));
     on.exchange.flush();
     const events = on.published.flatMap(({ message }) => {

@@ -1,6 +1,6 @@
 import type { CapShare } from '../fleet/endpoint.ts';
 import type { LoadEvent, SharedState } from '../fleet/shared-state.ts';
-import { encodeEvents, encodeForwarded, encodeSnapshot, type ForwardedCompletion, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
+import { encodeEvents, encodeForwarded, encodeSnapshot, type ForwardedCompletion, openingOf, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
 import type { Clock, Completion, ExchangeStatus } from './ports.ts';
 
 /** What carries messages between routers: Redis in service, a modelled network in the simulator. Every call returns at once. */
@@ -79,6 +79,8 @@ const healthRowsMax = 20_000;
  */
 export class SharedExchange {
   readonly #options: SharedExchangeOptions;
+  /** What this router's own messages start with. */
+  readonly #ownOpening: string;
   readonly #pending = new Map<string, LoadEvent[]>();
   readonly #forwards = new Map<string, ForwardedCompletion[]>();
   #unsent: Unsent[] = [];
@@ -101,6 +103,7 @@ export class SharedExchange {
 
   constructor(options: SharedExchangeOptions) {
     this.#options = options;
+    this.#ownOpening = openingOf(options.routerId);
     this.#idsLastSeen = [options.routerId];
     this.#pushing = options.pushEventsPerSecondMax > 0;
   }
@@ -109,8 +112,9 @@ export class SharedExchange {
 
   publish(event: LoadEvent): void {
     this.#eventsThisSecond += 1;
+    // Load is pushed where somebody is there to hear it; who comes reads the snapshots first, and is known here by its own, within a period.
     // Placements and words on health are few and must not be late: they go out even while load is not pushed.
-    if (!this.#pushing && event.kind !== 'health' && !(event.kind === 'dispatch' && event.placement !== undefined)) return;
+    if ((!this.#pushing || this.#peers.size === 0) && event.kind !== 'health' && !(event.kind === 'dispatch' && event.placement !== undefined)) return;
     const pending = this.#pending.get(event.pool);
     if (pending === undefined) this.#pending.set(event.pool, [event]);
     else pending.push(event);
@@ -246,14 +250,15 @@ export class SharedExchange {
 
   /** A message of a pool's channel, or a stored snapshot. Whatever is no message of ours is ignored. */
   receive(pool: string, text: string): void {
-    const message = parsePoolMessage(pool, text);
-    if (message === undefined) return;
     const nowMs = this.#options.clock.nowMs();
-    const { routerId, state } = this.#options;
-    if (message.router === routerId) {
+    // Our own come back to us, each of them: that they do is all there is to learn from them.
+    if (text.startsWith(this.#ownOpening)) {
       this.#echoed(nowMs);
       return;
     }
+    const message = parsePoolMessage(pool, text);
+    const { routerId, state } = this.#options;
+    if (message === undefined || message.router === routerId) return;
     let peer = this.#peers.get(message.router);
     if (peer === undefined) {
       if (this.#peers.size >= peersMax) return;

@@ -164,15 +164,6 @@ function logChange(logger: Pick<Logger, 'info' | 'warn'>, { pool, address, from,
  * others from hearing; the others are told of it by `failed`.
  */
 export function combineEvents(...listeners: readonly Partial<TelemetryEvents>[]): TelemetryEvents {
-  const tell = (call: (listener: Partial<TelemetryEvents>) => void): void => {
-    for (const listener of listeners) {
-      try {
-        call(listener);
-      } catch (error) {
-        tellOthers(listener, error);
-      }
-    }
-  };
   const tellOthers = (broken: Partial<TelemetryEvents>, error: unknown): void => {
     for (const listener of listeners) {
       if (listener === broken) continue;
@@ -183,34 +174,56 @@ export function combineEvents(...listeners: readonly Partial<TelemetryEvents>[])
       }
     }
   };
-  return {
-    decided: (routed) => tell((listener) => listener.decided?.(routed)),
-    refused: (code, pool) => tell((listener) => listener.refused?.(code, pool)),
-    firstToken: (pool, address, sinceDispatchMs) => tell((listener) => listener.firstToken?.(pool, address, sinceDispatchMs)),
-    released: (pool, address, completion, durationMs) => tell((listener) => listener.released?.(pool, address, completion, durationMs)),
-    foreignReport: (owner, forwarded) => tell((listener) => listener.foreignReport?.(owner, forwarded)),
-    unknownLease: () => tell((listener) => listener.unknownLease?.()),
-    noCompletionSignal: (requests) => tell((listener) => listener.noCompletionSignal?.(requests)),
-    endpointChanged: (change) => tell((listener) => listener.endpointChanged?.(change)),
-    noFirstToken: (pool, responses) => tell((listener) => listener.noFirstToken?.(pool, responses)),
-    streamOpened: () => tell((listener) => listener.streamOpened?.()),
-    streamClosed: (ending) => tell((listener) => listener.streamClosed?.(ending)),
-    message: (phase) => tell((listener) => listener.message?.(phase)),
-    answered: (phase, sinceHeadersMs) => tell((listener) => listener.answered?.(phase, sinceHeadersMs)),
-    bodyUnusable: (cause) => tell((listener) => listener.bodyUnusable?.(cause)),
-    sessionCookie: (outcome) => tell((listener) => listener.sessionCookie?.(outcome)),
-    failed: (error) => tell((listener) => listener.failed?.(error)),
-    accessLogRecords: (count, withoutLease) => tell((listener) => listener.accessLogRecords?.(count, withoutLease)),
-    exchangeTrouble: (trouble) => tell((listener) => listener.exchangeTrouble?.(trouble)),
-    exchangeRecovered: () => tell((listener) => listener.exchangeRecovered?.()),
-    exchangeDropped: () => tell((listener) => listener.exchangeDropped?.()),
-    pushingChanged: (pushing) => tell((listener) => listener.pushingChanged?.(pushing)),
-    metricsScraped: (pool, address) => tell((listener) => listener.metricsScraped?.(pool, address)),
-    scrapeFailed: (pool, address, cause, detail) => tell((listener) => listener.scrapeFailed?.(pool, address, cause, detail)),
-    probePassed: (pool, address, durationMs) => tell((listener) => listener.probePassed?.(pool, address, durationMs)),
-    probeFailed: (pool, address, cause, detail) => tell((listener) => listener.probeFailed?.(pool, address, cause, detail)),
-    configReloaded: (reload) => tell((listener) => listener.configReloaded?.(reload)),
-    discovered: (pool, source, endpoints) => tell((listener) => listener.discovered?.(pool, source, endpoints)),
-    discoveryFailed: (pool, source, problem) => tell((listener) => listener.discoveryFailed?.(pool, source, problem)),
-  };
+  // A request brings some ten events: who hears of which is found out once.
+  const told = Object.keys(eventNames).map((name) => {
+    const hearers = listeners.flatMap((listener) => {
+      const hear = listener[name as keyof TelemetryEvents] as Hear | undefined;
+      return hear === undefined ? [] : [{ listener, hear }];
+    });
+    const tell: Hear = (...args) => {
+      for (const { listener, hear } of hearers) {
+        try {
+          hear.apply(listener, args);
+        } catch (error) {
+          tellOthers(listener, error);
+        }
+      }
+    };
+    return [name, tell];
+  });
+  return Object.fromEntries(told) as TelemetryEvents;
 }
+
+/** Any event's listener. */
+type Hear = (this: unknown, ...args: unknown[]) => void;
+
+const eventNames: Readonly<Record<keyof TelemetryEvents, true>> = {
+  decided: true,
+  refused: true,
+  firstToken: true,
+  released: true,
+  foreignReport: true,
+  unknownLease: true,
+  noCompletionSignal: true,
+  endpointChanged: true,
+  noFirstToken: true,
+  streamOpened: true,
+  streamClosed: true,
+  message: true,
+  answered: true,
+  bodyUnusable: true,
+  sessionCookie: true,
+  failed: true,
+  accessLogRecords: true,
+  exchangeTrouble: true,
+  exchangeRecovered: true,
+  exchangeDropped: true,
+  pushingChanged: true,
+  metricsScraped: true,
+  scrapeFailed: true,
+  probePassed: true,
+  probeFailed: true,
+  configReloaded: true,
+  discovered: true,
+  discoveryFailed: true,
+};

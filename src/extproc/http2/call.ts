@@ -1,6 +1,7 @@
 import { constants, type OutgoingHttpHeaders, type ServerHttp2Stream, type ServerStreamResponseOptions } from 'node:http2';
 import { status as grpcStatus } from '@grpc/grpc-js';
 import type { CallListener } from '../grpc-transport.ts';
+import type { StreamPeer } from '../stream.ts';
 import type { Encoded } from '../wire/writer.ts';
 import { Deframer, type FramingError } from './deframer.ts';
 
@@ -52,6 +53,9 @@ export class Http2Call<Request, Response> {
   /** `grpc-encoding` of the request: the compression of messages whose flag says so. */
   readonly #encoding: string | undefined;
   readonly #onUnansweredReset: CallSettings['onUnansweredReset'];
+  readonly peer: StreamPeer | undefined;
+  /** Something was to be sent when the stream was gone. */
+  #isDropped = false;
   #listener: CallListener<Request> | undefined;
   /** We ended the call, or it is gone. */
   #isOver = false;
@@ -62,8 +66,9 @@ export class Http2Call<Request, Response> {
   #hasSentAll = false;
   #isClosing = false;
 
-  private constructor(stream: ServerHttp2Stream, method: Method<Request, Response>, encoding: string | undefined, settings: CallSettings) {
+  private constructor(stream: ServerHttp2Stream, method: Method<Request, Response>, encoding: string | undefined, settings: CallSettings, peer?: StreamPeer) {
     this.#stream = stream;
+    this.peer = peer;
     this.#method = method;
     this.#encoding = encoding;
     this.#deframer = new Deframer(settings.messageBytesMax);
@@ -71,8 +76,14 @@ export class Http2Call<Request, Response> {
   }
 
   /** Begins a call on a stream that asks for this method. */
-  static start<Request, Response>(stream: ServerHttp2Stream, method: Method<Request, Response>, encoding: string | undefined, settings: CallSettings): Http2Call<Request, Response> {
-    const call = new Http2Call(stream, method, encoding, settings);
+  static start<Request, Response>(
+    stream: ServerHttp2Stream,
+    method: Method<Request, Response>,
+    encoding: string | undefined,
+    settings: CallSettings,
+    peer?: StreamPeer,
+  ): Http2Call<Request, Response> {
+    const call = new Http2Call(stream, method, encoding, settings, peer);
     (stream as CarryingStream)[callOf] = call;
     call.#listener = method.open(call);
     stream.on('data', onData);
@@ -83,9 +94,17 @@ export class Http2Call<Request, Response> {
     return call;
   }
 
+  /** Something was not sent, or waits to be: for room in a window, or for Node to get to it. */
+  get isUnheard(): boolean {
+    return this.#isDropped || this.#stream.writableLength > 0;
+  }
+
   send(response: Response): void {
     const stream = this.#stream;
-    if (this.#isOver || stream.destroyed || stream.closed) return;
+    if (this.#isOver || stream.destroyed || stream.closed) {
+      this.#isDropped = true;
+      return;
+    }
     const { head, tail } = this.#method.encode(response);
     head[0] = 0;
     head.writeUInt32BE(head.length - prefixBytes + (tail?.length ?? 0), 1);

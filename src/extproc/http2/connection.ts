@@ -1,5 +1,6 @@
 import { constants, type Http2Session } from 'node:http2';
 import type { ConnectionLimits } from '../grpc-transport.ts';
+import type { StreamPeer } from '../stream.ts';
 
 /** With the 64 KiB that HTTP/2 begins with, all streams of a connection would share what one large body takes. */
 const windowBytes = 16_777_216;
@@ -9,6 +10,8 @@ export class Connection {
   readonly #session: Http2Session;
   readonly #limits: ConnectionLimits;
   readonly #timers = new Set<NodeJS.Timeout>();
+  /** What its streams find out about the client, for one another. */
+  readonly peer: StreamPeer = { honoursOverrides: false };
 
   constructor(session: Http2Session, limits: ConnectionLimits) {
     this.#session = session;

@@ -82,7 +82,11 @@ export async function startHttp2Transport(options: TransportOptions): Promise<Gr
     (stream as unknown as { _destroy: Destroy })._destroy = destroyWithoutTrace;
     const method = headers[':method'] === 'POST' && isGrpc(headers['content-type']) ? methods.get(headers[':path'] ?? '') : undefined;
     if (method === undefined) refuse(stream, headers);
-    else Http2Call.start(stream, method, headers['grpc-encoding'] as string | undefined, callSettings);
+    else {
+      const { session } = stream;
+      const peer = session === undefined ? undefined : connections.get(session)?.peer;
+      Http2Call.start(stream, method, headers['grpc-encoding'] as string | undefined, callSettings, peer);
+    }
   });
   // A connection or handshake that goes wrong concerns its client alone.
   server.on('sessionError', ignoreError);

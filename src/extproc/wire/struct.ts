@@ -1,4 +1,5 @@
 import type { ListValue, Metadata, Struct, Value } from '../messages.ts';
+import { HeaderNames } from './header-names.ts';
 import { depthMax, WireError, type WireReader } from './reader.ts';
 
 // google/protobuf/struct.proto and envoy/config/core/v3/base.proto (Metadata). A case in a switch is `field << 3 | wire type`; a field that is
@@ -76,6 +77,9 @@ export function readMetadata(reader: WireReader, end: number, wanted?: ReadonlyS
   return metadata;
 }
 
+/** Namespaces and attributes are the same few in all messages. */
+const keys = new HeaderNames();
+
 /**
  * Decodes one entry of a map of strings to messages into `map`. Its key and value may come in any order, or not at all.
  * `wanted`: keys whose values are read; absent: all.
@@ -93,8 +97,11 @@ export function readEntry<T>(
   let valueEnd = -1;
   while (reader.at < end) {
     const tag = reader.tag();
-    if (tag === 10) key = reader.string();
-    else if (tag === 18) {
+    if (tag === 10) {
+      const keyEnd = reader.enter();
+      key = keys.read(reader.bytes, reader.at, keyEnd);
+      reader.at = keyEnd;
+    } else if (tag === 18) {
       valueEnd = reader.enter();
       valueAt = reader.at;
       reader.at = valueEnd;
