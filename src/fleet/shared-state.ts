@@ -39,8 +39,8 @@ export interface HealthWords {
   rows(pool: string): HealthRow[];
   /** Another router said this. */
   receive(pool: string, row: HealthRow): void;
-  /** Another router saw an endpoint end a request; or give a first token, to a prompt of so many uncached tokens that has just left the line. */
-  heardProgress(pool: string, endpoint: FleetEndpoint, servedTokens: number | undefined, nowMs: number): void;
+  /** Another router saw an endpoint give a first token or end a request. */
+  heardProgress(endpoint: FleetEndpoint, nowMs: number): void;
 }
 
 /** By what a request's prompt is known to a cache: its session's keyed hash, and its blocks where the body was read. */
@@ -147,14 +147,14 @@ export class SharedState {
       case 'first-token':
         pool.foreign.applyChange(router, event.address, { ...noLoad, requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens });
         endpoint.line.leave(router, uncachedTokens, nowMs, true);
-        this.health?.heardProgress(event.pool, endpoint, uncachedTokens, nowMs);
+        this.health?.heardProgress(endpoint, nowMs);
         return;
       case 'done': {
         const { promptTokens, waiting } = event;
         const left = waiting ? { requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens } : {};
         pool.foreign.applyChange(router, event.address, { ...noLoad, requests: -1, promptTokens: -promptTokens, ...left });
         if (waiting) endpoint.line.leave(router, uncachedTokens, nowMs, false);
-        this.health?.heardProgress(event.pool, endpoint, undefined, nowMs);
+        this.health?.heardProgress(endpoint, nowMs);
       }
     }
   }

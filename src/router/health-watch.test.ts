@@ -61,7 +61,7 @@ class Bench {
   }
 
   /** Counts a request on an endpoint; returns its lease. */
-  send(address: string, { tokens = 90, streams = true } = {}): string {
+  send(address: string, { tokens = 90, streams }: { tokens?: number; streams?: boolean | undefined } = { streams: true }): string {
     const pool = this.fleet.pool('chat');
     if (pool === undefined) throw new Error('no pool');
     this.#leases += 1;
@@ -291,7 +291,7 @@ describe('a slow endpoint', () => {
     for (let round = 0; round < 6; round += 1) {
       for (const address of addresses) {
         const tokens = address === one ? 45_000 : 90;
-        const lease = bench.send(address, { tokens });
+        const lease = bench.send(address, { tokens, streams: true });
         bench.clock.ms += address === one ? 1_000 : 60;
         bench.token(lease);
         bench.end(lease);
@@ -330,7 +330,7 @@ describe('a slow endpoint', () => {
   });
 
   it('is none while its peers have much to do, and only one of few is', () => {
-    for (const address of [two, three]) for (let i = 0; i < 4; i += 1) bench.send(address, { tokens: 20_000 });
+    for (const address of [two, three]) for (let i = 0; i < 4; i += 1) bench.send(address, { tokens: 20_000, streams: true });
     serve(4, 600);
     expect(bench.states()).toEqual(Array(4).fill('ready'));
 
@@ -369,7 +369,7 @@ describe('a slow endpoint', () => {
     for (let i = 0; i < 30; i += 1) {
       bench.wait(100);
       bench.request(two, 10);
-      bench.watch.heardProgress('chat', bench.endpoint(one), undefined, bench.clock.ms);
+      bench.watch.heardProgress(bench.endpoint(one), bench.clock.ms);
     }
     expect(bench.states()).toEqual(Array(4).fill('ready'));
   });
@@ -381,6 +381,24 @@ describe('a slow endpoint', () => {
       bench.request(two, 10);
     }
     expect(bench.endpoint(one).state).toBe('ready');
+  });
+
+  it.each<[string, boolean | undefined, number, string]>([
+    ['comes in one piece', false, 0, 'ready'],
+    ['comes in one piece, as far as anyone can see', undefined, 10, 'ready'],
+    ['turns out to be streamed', undefined, 400, 'slow'],
+  ])('is told by an answer only where that is streamed: %s', (_, streams, afterMs, state) => {
+    for (let round = 0; round < 5; round += 1) {
+      for (const address of addresses) {
+        const lease = bench.send(address, streams === undefined ? { streams: undefined } : { streams });
+        bench.clock.ms += address === one ? 900 : 60;
+        bench.token(lease);
+        bench.clock.ms += afterMs;
+        bench.end(lease);
+      }
+    }
+    bench.watch.tick();
+    expect(bench.endpoint(one).state).toBe(state);
   });
 
   it('on trial that does not answer is not waited for', () => {

@@ -54,6 +54,22 @@ const slowShareMax = 0.25;
 const stallMsMin = 1_000;
 const stallFactor = 4;
 
+/** An answer that goes on that long after its first piece is streamed, in ms: then that piece was a first token, and not all of it. */
+const streamedMsMin = 100;
+
+/** What is expected of a request in flight. */
+interface Expected {
+  readonly pool: FleetPool;
+  readonly endpoint: FleetEndpoint;
+  /** Time to its first token as reckoned when it was sent. */
+  readonly ms: number;
+  readonly startedMs: number;
+  /** Whether its answer is streamed; undefined: nobody has looked. */
+  readonly streams: boolean | undefined;
+  /** Its first token, and what the endpoint took for it against what was to be expected; undefined: it waits. */
+  token: { readonly atMs: number; readonly tookMs: number; readonly expectedMs: number } | undefined;
+}
+
 /**
  * Watches over the endpoints: takes in what probes, ended requests, first tokens, operators and other routers say of them, and makes their
  * states of it. What this router finds out it tells the others; of two words on one matter the later one holds, in every router.
@@ -64,8 +80,8 @@ export class HealthWatch {
   readonly #changes: EndpointChange[] = [];
   /** As of the last tick. */
   #hearsAll: boolean;
-  /** Expected time to the first token of own requests that wait for one, by lease. */
-  readonly #expected = new Map<string, { readonly ms: number; readonly held: Pick<Reservation, 'endpoint' | 'pool'>; readonly startedMs: number; readonly streams: boolean }>();
+  /** Own requests in flight, by lease, in order of dispatch. */
+  readonly #expected = new Map<string, Expected>();
   /** When each endpoint last gave any sign of work to this router, or by hearsay. */
   readonly #progressMs = new WeakMap<FleetEndpoint, number>();
 
@@ -182,24 +198,27 @@ export class HealthWatch {
 
   // ---- from the router, on the request path ----
 
-  /** A request was counted on an endpoint. `streams`: its first token may come long before its end. */
-  dispatched({ lease, pool, endpoint, startedMs }: Reservation, streams: boolean): void {
+  /** A request was counted on an endpoint. `streams`: whether its answer is streamed; undefined: nobody has looked. */
+  dispatched({ lease, pool, endpoint, startedMs }: Reservation, streams: boolean | undefined): void {
     endpoint.health.breaker.dispatched(lease);
     const settings = this.#of(pool);
     if (settings?.slow === undefined || settings.passive === undefined) return;
     // What waits there counts this request too by now.
     const ms = baseMs + expectedTtftMs(endpoint, 0, tokensPerMsDefault, this.#options.clock.nowMs());
-    this.#expected.set(lease, { ms, held: { endpoint, pool }, startedMs, streams });
+    this.#expected.set(lease, { pool, endpoint, ms, startedMs, streams, token: undefined });
   }
 
   /** A first token came. */
   firstToken({ lease, pool, endpoint, startedMs, uncachedTokens }: Reservation): void {
-    this.#expected.delete(lease);
+    const expected = this.#expected.get(lease);
     const nowMs = this.#options.clock.nowMs();
     this.#progressMs.set(endpoint, nowMs);
     // What waited before it is not its own fault: its time begins with the endpoint's last sign of progress.
     const tookMs = Math.min(nowMs - startedMs, endpoint.line.servedInMs);
     const expectedMs = baseMs + uncachedTokens / (tokensPerMsDefault * endpoint.weight);
+    if (expected !== undefined) expected.token = { atMs: nowMs, tookMs, expectedMs };
+    // An answer in one piece has its first token with its last: that says how long it is, not how slow.
+    if (expected?.streams !== true) return;
     if (this.#hearsAll) this.#paced(pool, endpoint, tookMs, expectedMs, nowMs);
     if (!endpoint.health.breaker.isTrial(lease)) return;
     const withAllMs = expectedMs + endpoint.uncachedTokensWaiting / (tokensPerMsDefault * endpoint.weight);
@@ -219,9 +238,8 @@ export class HealthWatch {
       }
       const failed = outcome.kind === 'failed';
       if (!failed) this.#progressMs.set(endpoint, nowMs);
-      if (!failed && expected !== undefined && expected.held.endpoint === endpoint && outcome.kind === 'answered' && outcome.firstByteMs !== undefined) {
-        if (this.#of(held.pool)?.observesFirstToken === false) this.#paced(held.pool, endpoint, outcome.firstByteMs, expected.ms, nowMs);
-      }
+      const token = expected?.endpoint === endpoint && expected.streams === undefined ? expected.token : undefined;
+      if (token !== undefined && nowMs - token.atMs >= streamedMsMin && this.#hearsAll) this.#paced(held.pool, endpoint, token.tookMs, token.expectedMs, nowMs);
       if (this.#of(held.pool)?.passive === undefined) {
         breaker.forgot(held.lease);
         continue;
@@ -233,12 +251,9 @@ export class HealthWatch {
     }
   }
 
-  /** Another router saw an endpoint at work; `servedTokens`: it gave a first token. */
-  heardProgress(poolName: string, endpoint: FleetEndpoint, servedTokens: number | undefined, nowMs: number): void {
+  /** Another router saw an endpoint at work. */
+  heardProgress(endpoint: FleetEndpoint, nowMs: number): void {
     this.#progressMs.set(endpoint, nowMs);
-    const pool = servedTokens === undefined ? undefined : this.#options.fleet.pool(poolName);
-    if (pool === undefined || servedTokens === undefined || !this.#hearsAll) return;
-    this.#paced(pool, endpoint, endpoint.line.servedInMs, baseMs + servedTokens / (tokensPerMsDefault * endpoint.weight), nowMs);
   }
 
   // ---- from timers ----
@@ -463,11 +478,11 @@ export class HealthWatch {
   /** Requests that wait far longer than expected, on an endpoint that shows no sign of work meanwhile, while others do. */
   #findStalled(nowMs: number): void {
     const looked = new Set<FleetEndpoint>();
-    for (const { ms, held: { endpoint, pool }, startedMs, streams } of this.#expected.values()) {
+    for (const { ms, endpoint, pool, startedMs, streams, token } of this.#expected.values()) {
       const ageMs = nowMs - startedMs;
       // In order of start, but for decisions that were made again.
       if (ageMs < stallMsMin) break;
-      if (!streams || looked.has(endpoint)) continue;
+      if (streams === false || token !== undefined || looked.has(endpoint)) continue;
       const settings = this.#of(pool);
       if (settings?.slow === undefined || settings.passive === undefined || !settings.observesFirstToken) continue;
       const { state } = endpoint;

@@ -325,7 +325,7 @@ export class Router {
     const cached = wantsCache(routed.pool) ? { keyId: key?.id, prefixHashes: facts.prefixHashes } : undefined;
     if (cached !== undefined) fleetPool?.cache.note(address, { ...cached, promptTokens });
     const held = this.#reservations.find(lease);
-    if (held !== undefined) this.#options.health?.dispatched(held, facts.stream !== false);
+    if (held !== undefined) this.#options.health?.dispatched(held, facts.stream);
     this.#firstDispatchMs ??= this.#options.clock.nowMs();
     this.#options.events.decided(routed);
     this.#options.decisions?.decided(routed);

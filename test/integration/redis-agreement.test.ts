@@ -233,7 +233,8 @@ describe('a router that is gone', () => {
       await sleep(5);
     }
     for (const { router, routed } of running) router.finish(routed);
-    await until(() => agree(routers) && routers.every(({ exchange }) => exchange.status().routersLastSeen === 3), 3_000, () => routers.map((router) => [router.requestsSeen(), router.exchange.status()]));
+    const isEmpty = (): boolean => Object.values(truth(routers)).every((requests) => requests === 0);
+    await until(() => isEmpty() && agree(routers) && routers.every(({ exchange }) => exchange.status().routersLastSeen === 3), 5_000, () => routers.map((router) => [router.requestsSeen(), router.exchange.status()]));
     expect(Object.values(truth(routers))).toEqual([0, 0, 0, 0]);
   });
 
