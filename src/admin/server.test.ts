@@ -38,6 +38,34 @@ async function get(server: AdminServer, path: string, method = 'GET'): Promise<{
   return { status: response.status, headers: response.headers, text, json: () => JSON.parse(text) as unknown };
 }
 
+describe('a change whose length is not declared', () => {
+  const asked: [string, string, string][] = [];
+  const controls = { setEndpointState: (...args: [string, string, string]) => void asked.push(args) } as unknown as NonNullable<AdminOptions['controls']>;
+  const send = async (pieces: readonly string[]): Promise<number> => {
+    const server = await start({ controls });
+    const { request } = await import('node:http');
+    return await new Promise<number>((resolve, reject) => {
+      const url = `http://${server.address}/api/v1/pools/chat/endpoints/10.0.0.1%3A80/state`;
+      const sent = request(url, { method: 'PUT', headers: { 'content-type': 'application/json', 'transfer-encoding': 'chunked' } }, (answer) => {
+        answer.resume();
+        resolve(answer.statusCode ?? 0);
+      });
+      sent.on('error', reject);
+      for (const piece of pieces) sent.write(piece);
+      sent.end();
+    });
+  };
+
+  it('is taken, whole', async () => {
+    expect(await send(['{"state":', '"draining"}'])).toBe(200);
+    expect(asked).toEqual([['chat', '10.0.0.1:80', 'draining']]);
+  });
+
+  it('is refused as soon as it is larger than any change', async () => {
+    expect(await send(['{"state":"', 'x'.repeat(70_000), '"}'])).toBe(413);
+  });
+});
+
 describe('startAdmin', () => {
   it('tells where it listens', async () => {
     const server = await start();

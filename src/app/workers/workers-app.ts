@@ -1,5 +1,5 @@
 import { type Context, Hono } from 'hono';
-import { bodyBytesMax, isControl } from '../../admin/controls.ts';
+import { bodyBytesMax, isControl, readBody } from '../../admin/controls.ts';
 import type { FleetReport } from '../../admin/fleet-report.ts';
 import type { RecentDecision } from '../../admin/recent-decisions.ts';
 import type { ReadinessPart } from '../../admin/server.ts';
@@ -96,20 +96,6 @@ function toPlain(context: Context): PlainRequest {
   const { method, raw, url } = context.req;
   const { pathname, search } = new URL(url);
   return { method, path: pathname + search, headers: [...raw.headers], body: undefined };
-}
-
-/** The body, where there is one; not ok: it is larger than any change. */
-async function readBody(context: Context): Promise<{ readonly ok: boolean; readonly body?: string }> {
-  const { method, raw } = context.req;
-  if (method === 'GET' || method === 'HEAD' || raw.body === null) return { ok: true };
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of raw.body as ReadableStream<Uint8Array>) {
-    bytes += chunk.byteLength;
-    if (bytes > bodyBytesMax) return { ok: false };
-    chunks.push(chunk);
-  }
-  return bytes === 0 ? { ok: true } : { ok: true, body: Buffer.concat(chunks).toString('utf8') };
 }
 
 function toResponse({ status, headers, body }: PlainAnswer): Response {
