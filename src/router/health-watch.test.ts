@@ -383,18 +383,20 @@ describe('a slow endpoint', () => {
     expect(bench.endpoint(one).state).toBe('ready');
   });
 
-  it.each<[string, boolean | undefined, number, string]>([
-    ['comes in one piece', false, 0, 'ready'],
-    ['comes in one piece, as far as anyone can see', undefined, 10, 'ready'],
-    ['turns out to be streamed', undefined, 400, 'slow'],
-  ])('is told by an answer only where that is streamed: %s', (_, streams, afterMs, state) => {
+  it.each<[string, boolean | undefined, number, Partial<Completion>, string]>([
+    ['comes in one piece', false, 0, {}, 'ready'],
+    ['comes in one piece, as far as anyone can see', undefined, 10, {}, 'ready'],
+    ['comes in one piece, and its end is heard late', undefined, 400, { firstByteMs: 900, answerMs: 905 }, 'ready'],
+    ['turns out to be streamed', undefined, 400, {}, 'slow'],
+    ['turns out to be streamed, as Envoy tells', undefined, 30, { firstByteMs: 5, answerMs: 95 }, 'slow'],
+  ])('is told by an answer only where that is streamed: %s', (_, streams, afterMs, completion, state) => {
     for (let round = 0; round < 5; round += 1) {
       for (const address of addresses) {
         const lease = bench.send(address, streams === undefined ? { streams: undefined } : { streams });
         bench.clock.ms += address === one ? 900 : 60;
         bench.token(lease);
         bench.clock.ms += afterMs;
-        bench.end(lease);
+        bench.end(lease, completion);
       }
     }
     bench.watch.tick();

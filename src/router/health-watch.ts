@@ -54,8 +54,12 @@ const slowShareMax = 0.25;
 const stallMsMin = 1_000;
 const stallFactor = 4;
 
-/** An answer that goes on that long after its first piece is streamed, in ms: then that piece was a first token, and not all of it. */
-const streamedMsMin = 100;
+/**
+ * An answer that goes on that long after its first piece is streamed, in ms: then that piece was a first token, and not all of it. By Envoy's
+ * times; and by this router's, which hears of the end later.
+ */
+const streamedMsMin = 20;
+const streamedHeardMsMin = 100;
 
 /** What is expected of a request in flight. */
 interface Expected {
@@ -239,7 +243,7 @@ export class HealthWatch {
       const failed = outcome.kind === 'failed';
       if (!failed) this.#progressMs.set(endpoint, nowMs);
       const token = expected?.endpoint === endpoint && expected.streams === undefined ? expected.token : undefined;
-      if (token !== undefined && nowMs - token.atMs >= streamedMsMin && this.#hearsAll) this.#paced(held.pool, endpoint, token.tookMs, token.expectedMs, nowMs);
+      if (token !== undefined && isStreamed(completion, nowMs - token.atMs) && this.#hearsAll) this.#paced(held.pool, endpoint, token.tookMs, token.expectedMs, nowMs);
       if (this.#of(held.pool)?.passive === undefined) {
         breaker.forgot(held.lease);
         continue;
@@ -537,6 +541,11 @@ export class HealthWatch {
       this.#closeBreaker(pool, endpoint, 'ejection-limit');
     }
   }
+}
+
+/** Whether an answer came in more than one piece, as far as its times tell. */
+function isStreamed({ answerMs, firstByteMs }: Completion, sinceTokenMs: number): boolean {
+  return answerMs !== undefined && firstByteMs !== undefined ? answerMs - firstByteMs >= streamedMsMin : sinceTokenMs >= streamedHeardMsMin;
 }
 
 /** The endpoint of that address, or all the ranks behind it. */
