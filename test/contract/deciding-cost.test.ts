@@ -9,7 +9,8 @@ import { readFacts } from '../../bench/micro/scanning.ts';
 const briefly = { rounds: 3, roundMs: 15 };
 
 describe('deciding among 1000 endpoints', () => {
-  it.each(['sticky', 'session-affinity', 'round-robin', 'least-requests'])('%s: takes at most 20 times what it takes among 5', (policy) => {
+  // A machine that is busy with something else for a moment spoils a measurement: it is taken again.
+  it.each(['sticky', 'session-affinity', 'round-robin', 'least-requests'])('%s: takes at most 20 times what it takes among 5', { retry: 5 }, (policy) => {
     const times = measureInTurns(
       [5, 1_000].map((size) => {
         const bed = createFleetUnderLoad(size, policy);
