@@ -9,8 +9,6 @@
 // memory; runs alternate: memory, redis, memory, redis. Delay is from `publish` in one process to its effect in another, by the machine's
 // monotonic clock, in a run of its own.
 import { type ChildProcess, fork } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
-import { cpus } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -18,7 +16,9 @@ import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
 import { startRedis } from '../lab/redis-process.ts';
 import { loadConfig } from '../src/config/load.ts';
+import { describeMachine, resultsFolder, writeResults } from './result-file.ts';
 import { type Order, probePool, type Reply } from './router-under-load.ts';
+import { quantile } from './statistics.ts';
 
 const folder = path.dirname(fileURLToPath(import.meta.url));
 const warmUpMs = 1_500;
@@ -32,7 +32,7 @@ const { values: given } = parseArgs({
     seconds: { type: 'string', default: '3' },
     routers: { type: 'string', default: '2,4,8' },
     rates: { type: 'string', default: '0,200,1000,4000' },
-    out: { type: 'string', default: path.join(folder, 'results/redis-cost.json') },
+    out: { type: 'string', default: path.join(resultsFolder, 'redis-cost.json') },
   },
 });
 const measuredMs = Number(given.seconds) * 1_000;
@@ -117,10 +117,6 @@ async function run(children: readonly ChildProcess[], client: Redis, state: obje
 }
 
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
-function quantile(values: readonly number[], q: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? NaN;
-}
 
 async function measureRow(children: readonly ChildProcess[], client: Redis, redisState: object, requestsPerSecond: number): Promise<Row> {
   const memory: Run[] = [];
@@ -204,7 +200,8 @@ try {
   const pushed = loadConfig(`pools: [{ name: p, endpoints: [{ address: "10.0.0.1:1" }] }]\nstate: { kind: redis }\naffinity: { secret: s }`);
   const state = pushed.ok ? pushed.config.settings.state : undefined;
   const eventsMax = state?.kind === 'redis' ? state.pushEventsPerSecondMax : NaN;
-  say(`${cpus().length} × ${cpus()[0]?.model ?? '?'}, Node ${process.version}, Redis ${version}, ${endpoints} endpoints, ${given.seconds} s a run`);
+  const machine = { ...describeMachine(), redis: version };
+  say(`${machine.cpus} × ${machine.model}, Node ${machine.node}, Redis ${version}, ${endpoints} endpoints, ${given.seconds} s a run`);
   say(heads.join('  '));
   // Thinning is off: what is measured is what pushing everything costs.
   const redisState = { kind: 'redis', url: redis.url, pushEventsPerSecondMax: 1_000_000_000 };
@@ -228,9 +225,7 @@ try {
   const routerCores = Math.max(...busy.map((row) => row.routerCores));
   const eventsMeasured = Math.max(...busy.map((row) => row.requestsPerSecond * eventsPerRequest));
   say(`Sharing took at most ${(routerCores * 100).toFixed(0)} % of a router's core, at up to ${eventsMeasured.toFixed(0)} events/s; the default of pushEventsPerSecondMax is ${eventsMax}.`);
-  await mkdir(path.dirname(given.out), { recursive: true });
-  const machine = { cpus: cpus().length, model: cpus()[0]?.model, node: process.version, redis: version };
-  await writeFile(given.out, `${JSON.stringify({ machine, measuredMs, endpoints, eventsPerRequest, pushEventsPerSecondMax: eventsMax, rows, messagesMax, routersMax, holds }, null, 2)}\n`);
+  await writeResults(given.out, { machine, measuredMs, endpoints, eventsPerRequest, pushEventsPerSecondMax: eventsMax, rows, messagesMax, routersMax, holds });
 } finally {
   for (const child of children) child.disconnect();
   client.disconnect();

@@ -4,11 +4,11 @@
 // The load comes by gRPC, as Envoy sends it: one ext_proc stream a request, and for each request one access-log record, to either of the
 // routers. Sessions are drawn from a set that slowly moves on, and slow endpoints make some of them leave home, so that exceptions are told.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Client, type ClientWritableStream, credentials } from '@grpc/grpc-js';
 import { Redis } from 'ioredis';
 import { type FairleadProcess, startFairlead } from '../lab/fairlead-process.ts';
+import { readResidentMb } from '../lab/process-usage.ts';
 import { startRedis } from '../lab/redis-process.ts';
 import {
   type HTTPAccessLogEntry,
@@ -24,6 +24,7 @@ import {
   encodeStreamAccessLogsMessage,
   externalProcessorService,
 } from '../src/extproc/proto.ts';
+import { median } from './statistics.ts';
 
 const { values: given } = parseArgs({ options: { minutes: { type: 'string', default: '10' }, rate: { type: 'string', default: '200' } } });
 const soakMs = Number(given.minutes) * 60_000;
@@ -40,6 +41,7 @@ const sessions = 2_000;
 const rssGrowthMax = 0.1;
 const rssGrowthMbMax = 10;
 const redisGrowthMbMax = 1;
+/** Little room: left to itself, Node lets garbage pile up for many minutes before it looks, and that looks like a leak. */
 const heapMbMax = 64;
 
 interface Sample {
@@ -107,18 +109,6 @@ class EnvoySide {
   }
 }
 
-function readResidentMb(pid: number): number {
-  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1_024;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? NaN;
-}
-
-// Little room for the heaps: left to itself, Node lets garbage pile up for many minutes before it looks, and that looks like a leak.
-process.env['NODE_OPTIONS'] = `${process.env['NODE_OPTIONS'] ?? ''} --max-old-space-size=${heapMbMax}`;
-
 let ending = false;
 const redis = await startRedis();
 const monitor = new Redis(redis.port);
@@ -181,7 +171,7 @@ try {
     affinity: { secret: 'of the soak' },
     pools: [{ name: 'chat', endpoints: Array.from({ length: endpoints }, (_, i) => ({ address: `10.0.0.${i + 1}:8000` })) }],
   };
-  for (let i = 0; i < routers; i += 1) fairleads.push(await startFairlead(config));
+  for (let i = 0; i < routers; i += 1) fairleads.push(await startFairlead(config, [`--max-old-space-size=${heapMbMax}`]));
   sides.push(...fairleads.map(({ address }) => new EnvoySide(address)));
   process.stdout.write(`${routers} routers, ${requestsPerSecond} requests/s, ${given.minutes} minutes\n`);
   const startedMs = performance.now();

@@ -1,16 +1,16 @@
 // `npm run bench:workers`: exchanges per second of two workers against one, driven directly over gRPC on the same cores, A B A B, and each
 // worker's share. docs/workers.md says how to read it.
-import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
-import { stringify } from 'yaml';
-import { projectRoot, type RunningChild, runFairlead } from '../lab/child-process.ts';
+import { runProgram } from '../lab/child-process.ts';
+import { type FairleadProcess, startFairlead } from '../lab/fairlead-process.ts';
+import { readCpuUs, readLoadAverage } from '../lab/process-usage.ts';
 import { startRedis } from '../lab/redis-process.ts';
 import { encodeProcessingRequest } from '../src/extproc/proto.ts';
-import { readCpuUs, readLoadAverage } from './hot-path/cpu-meter.ts';
-import { median } from './hot-path/statistics.ts';
+import { resultsFolder, writeResults } from './result-file.ts';
+import { median } from './statistics.ts';
 
 interface Options {
   readonly repeats: string;
@@ -55,12 +55,6 @@ function createMessage(): Buffer {
   return Buffer.concat([frame, message]);
 }
 
-interface Serving {
-  readonly grpcPort: number;
-  readonly grpcPorts?: readonly number[];
-  readonly adminPort: number;
-}
-
 /** How long h2load drives: seconds, or a number of exchanges. */
 type Length = { readonly seconds: number } | { readonly exchanges: number };
 
@@ -69,65 +63,52 @@ async function drive(port: number, dataFile: string, length: Length): Promise<{ 
   const long = 'seconds' in length ? ['-D', String(length.seconds)] : ['-n', String(length.exchanges)];
   const args = [...long, '-c', String(connectionsPerDriver), '-m', String(streamsPerConnection), '-t', '1', '-d', dataFile];
   const headers = ['content-type: application/grpc', 'te: trailers'].flatMap((header) => ['-H', header]);
-  const child = spawn('h2load', [...args, ...headers, `http://127.0.0.1:${port}${method}`], { stdio: ['ignore', 'pipe', 'inherit'] });
-  let text = '';
-  child.stdout.on('data', (chunk: Buffer) => (text += chunk.toString('utf8')));
+  const child = runProgram('h2load', [...args, ...headers, `http://127.0.0.1:${port}${method}`], { name: 'h2load' });
   let cpuUs = 0;
-  const { pid } = child;
   const timer = setInterval(() => {
     try {
-      if (pid !== undefined) cpuUs = readCpuUs(pid);
+      cpuUs = readCpuUs(child.pid);
     } catch {
       // It ended just now: the last reading stands.
     }
   }, 50);
-  const code = await new Promise<number>((resolve, reject) => {
-    child.once('error', (error) => reject(new Error(`h2load cannot be started (Debian: apt-get install nghttp2-client): ${error.message}`)));
-    child.once('close', (ended) => resolve(ended ?? 1));
-  });
+  const code = await child.ended;
   clearInterval(timer);
+  const text = child.log();
   const perSecond = Number(/finished in [^,]+, ([\d.]+) req\/s/.exec(text)?.[1]);
   const done = Number(/status codes: (\d+) 2xx/.exec(text)?.[1]);
-  if (code !== 0 || !(perSecond > 0) || !/ 0 failed, 0 errored/.test(text)) throw new Error(`h2load failed:\n${text}`);
+  if (code !== 0 || !(perSecond > 0) || !/ 0 failed, 0 errored/.test(text)) throw new Error(`h2load failed (Debian has it in nghttp2-client):\n${text}`);
   return { perSecond, cpuUs: cpuUs / done };
 }
 
 /** A Fairlead of so many workers, ready to be measured. */
 class Subject {
   readonly #name: SubjectName;
-  readonly #children: readonly RunningChild[];
+  readonly #processes: readonly FairleadProcess[];
   readonly #ports: readonly number[];
-  readonly #adminPorts: readonly number[];
   readonly #dataFile: string;
 
-  private constructor(name: SubjectName, children: readonly RunningChild[], serving: readonly Serving[], dataFile: string) {
+  private constructor(name: SubjectName, processes: readonly FairleadProcess[], dataFile: string) {
     this.#name = name;
-    this.#children = children;
-    this.#ports = serving.flatMap(({ grpcPort, grpcPorts }) => grpcPorts ?? [grpcPort]);
-    this.#adminPorts = serving.map(({ adminPort }) => adminPort);
+    this.#processes = processes;
+    this.#ports = processes.flatMap(({ grpcPorts }) => grpcPorts);
     this.#dataFile = dataFile;
   }
 
   /** Starts it, and has each worker decide so often that its code is compiled. */
-  static async start(name: SubjectName, state: object, folder: string): Promise<Subject> {
-    const file = path.join(folder, `fairlead-${name}.yaml`);
+  static async start(name: SubjectName, state: object, dataFile: string): Promise<Subject> {
     const endpoints = Array.from({ length: endpointCount }, (_, i) => ({ address: `10.0.0.${i + 1}:80` }));
     const config = {
-      listen: { grpc: '127.0.0.1:0', admin: '127.0.0.1:0' },
-      drain: { readinessDelayMs: 0, deadlineMs: 2_000 },
+      workers: name === 'two' ? 2 : 1,
       state,
       affinity: { secret: 'of this benchmark alone' },
       // Nothing reports the end of these requests: they are counted for a second each.
       leases: { expireAfterMsMax: 1_000, assumedDurationMs: 1_000 },
       pools: [{ name: 'bench', policy: { preset: 'sticky' }, observe: { firstToken: false }, health: { passive: false }, endpoints }],
     };
-    await writeFile(file, stringify(config));
-    const children = Array.from({ length: name === 'apart' ? 2 : 1 }, () => runFairlead(['serve', '--config', file, '--workers', name === 'two' ? '2' : '1']));
-    const serving = await Promise.all(
-      children.map((child) => child.waitForLine((line) => (line.includes('"msg":"serving"') ? (JSON.parse(line) as Serving) : undefined))),
-    );
-    const subject = new Subject(name, children, serving, path.join(folder, 'request'));
-    await Promise.all(subject.#ports.map((port) => drive(port, subject.#dataFile, { exchanges: warmUpExchanges })));
+    const processes = await Promise.all(Array.from({ length: name === 'apart' ? 2 : 1 }, () => startFairlead(config)));
+    const subject = new Subject(name, processes, dataFile);
+    await Promise.all(subject.#ports.map((port) => drive(port, dataFile, { exchanges: warmUpExchanges })));
     return subject;
   }
 
@@ -138,7 +119,7 @@ class Subject {
     const perSecond = driven.reduce((sum, one) => sum + one.perSecond, 0);
     const exchanges = after.decided - before.decided;
     // What h2load takes for done may have ended with a gRPC error: those that were decided count.
-    if (exchanges < 0.98 * perSecond * seconds) throw new Error(`only ${exchanges} of ${Math.round(perSecond * seconds)} exchanges were decided:\n${this.#children.map((child) => child.log().slice(-2_000)).join('\n')}`);
+    if (exchanges < 0.98 * perSecond * seconds) throw new Error(`only ${exchanges} of ${Math.round(perSecond * seconds)} exchanges were decided:\n${this.#processes.map((one) => one.log().slice(-2_000)).join('\n')}`);
     return {
       subject: this.#name,
       perSecond,
@@ -149,19 +130,16 @@ class Subject {
   }
 
   async #decided(): Promise<number> {
-    const texts = await Promise.all(this.#adminPorts.map(async (port) => (await fetch(`http://127.0.0.1:${port}/metrics`)).text()));
-    return texts
-      .join('\n')
-      .split('\n')
-      .reduce((sum, line) => sum + (line.startsWith('fairlead_decisions_total{') ? Number(line.split(' ').at(-1)) : 0), 0);
+    const counts = await Promise.all(this.#processes.map((one) => one.metric('fairlead_decisions_total')));
+    return counts.reduce((sum, count) => sum + count, 0);
   }
 
   #cpuUs(): number {
-    return this.#children.reduce((sum, { pid }) => sum + readCpuUs(pid), 0);
+    return this.#processes.reduce((sum, { pid }) => sum + readCpuUs(pid), 0);
   }
 
   async stop(): Promise<void> {
-    await Promise.all(this.#children.map((child) => child.stop()));
+    await Promise.all(this.#processes.map((one) => one.stop()));
   }
 }
 
@@ -172,8 +150,9 @@ async function main({ repeats, seconds, state: kind, out }: Options): Promise<vo
   const runs: Run[] = [];
   const subjects: Subject[] = [];
   try {
-    await writeFile(path.join(folder, 'request'), createMessage());
-    for (const name of subjectNames) subjects.push(await Subject.start(name, state, folder));
+    const dataFile = path.join(folder, 'request');
+    await writeFile(dataFile, createMessage());
+    for (const name of subjectNames) subjects.push(await Subject.start(name, state, dataFile));
     for (let round = 0; round < Number(repeats); round += 1) {
       for (const subject of subjects) {
         const run = await subject.measure(Number(seconds));
@@ -209,14 +188,13 @@ async function main({ repeats, seconds, state: kind, out }: Options): Promise<vo
     runs,
   };
   process.stdout.write(`${JSON.stringify({ ...summary, runs: runs.length }, null, 2)}\n`);
-  await mkdir(path.dirname(out), { recursive: true });
-  await writeFile(out, `${JSON.stringify(summary, null, 2)}\n`);
+  await writeResults(out, summary);
 }
 
 await new Command('bench:workers')
   .option('--repeats <count>', 'alternating runs of each', '5')
   .option('--seconds <count>', 'seconds of each run', '4')
   .option('--state <kind>', 'memory or redis', 'memory')
-  .option('--out <file>', 'JSON of all runs', path.join(projectRoot, 'bench/results/workers.json'))
+  .option('--out <file>', 'JSON of all runs', path.join(resultsFolder, 'workers.json'))
   .action(main)
   .parseAsync();

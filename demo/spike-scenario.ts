@@ -41,7 +41,7 @@ export function spikeScenario({ spikeSeconds }: { readonly spikeSeconds: number 
     send: async (stack, _requests, onRecord) => {
       const watch = watchReserve(
         stack.endpoints.flatMap(({ address, standby }) => (standby ? address : [])),
-        () => readStates(stack.fairleadAdminPort),
+        async () => new Map((await stack.fleet()).pools.flatMap(({ endpoints }) => endpoints.map(({ address, state }) => [address, state]))),
       );
       reserves.set(stack.policy, watch.times);
       try {
@@ -67,12 +67,6 @@ export function spikeScenario({ spikeSeconds }: { readonly spikeSeconds: number 
       ].join('\n'),
     missed: (policy, board) => missedLines(board, reserves.get(policy) ?? []),
   };
-}
-
-async function readStates(adminPort: number): Promise<ReadonlyMap<string, string>> {
-  const response = await fetch(`http://127.0.0.1:${adminPort}/api/v1/fleet`, { signal: AbortSignal.timeout(2_000) });
-  const { pools } = (await response.json()) as { pools: { endpoints: { address: string; state: string }[] }[] };
-  return new Map(pools.flatMap(({ endpoints }) => endpoints.map(({ address, state }) => [address, state] as const)));
 }
 
 function toRow(policy: string, board: Scoreboard, times: readonly ReserveTimes[]): string[] {

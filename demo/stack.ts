@@ -1,6 +1,6 @@
 import { runFairlead } from '../lab/child-process.ts';
 import { freePorts, renderEnvoyConfig, startEnvoy } from '../lab/envoy-process.ts';
-import { startFairlead } from '../lab/fairlead-process.ts';
+import { type FleetAnswer, startFairlead } from '../lab/fairlead-process.ts';
 import type { EngineProfileName } from '../sim/engine/engine-profiles.ts';
 
 /** Ten times what is shipped: clients, servers, Envoy and Fairlead share one machine here, and it may be busy with other things. */
@@ -47,6 +47,8 @@ export interface Stack {
   /** The model servers, in the order of their kinds. */
   readonly endpoints: readonly StackEndpoint[];
   readonly fairleadAdminPort: number;
+  /** What Fairlead says of its endpoints. */
+  fleet(): Promise<FleetAnswer>;
   readonly envoyAdminPort: number;
   stop(): Promise<void>;
 }
@@ -73,7 +75,7 @@ export async function startStack({ policy, servers, timeScale = 1, pool = {} }: 
     const clusters = { chat: endpoints.map(({ address }) => address) };
     const envoy = await startEnvoy({ config: renderEnvoyConfig({ clusters, fairlead: [fairlead.address], messageTimeoutMs }) });
     started.push(envoy);
-    return { policy, url: envoy.url, endpoints, fairleadAdminPort: fairlead.adminPort, envoyAdminPort: envoy.adminPort, stop };
+    return { policy, url: envoy.url, endpoints, fairleadAdminPort: fairlead.adminPort, fleet: () => fairlead.fleet(), envoyAdminPort: envoy.adminPort, stop };
   } catch (error) {
     await stop();
     throw error;

@@ -24,6 +24,8 @@ export interface FleetAnswer {
 export interface FairleadProcess {
   readonly pid: number;
   readonly grpcPort: number;
+  /** Of all workers; where there is one, the same as `grpcPort`. */
+  readonly grpcPorts: readonly number[];
   readonly adminPort: number;
   /** `127.0.0.1:PORT` of the gRPC port. */
   readonly address: string;
@@ -49,9 +51,9 @@ export interface FairleadProcess {
 
 /**
  * Starts `bin/fairlead serve` on a configuration. Where it names no ports, free ones are taken; the drain is short unless
- * configured.
+ * configured. `nodeOptions`: for its Node, beside those that this process was told to hand on.
  */
-export async function startFairlead(config: Readonly<Record<string, unknown>>): Promise<FairleadProcess> {
+export async function startFairlead(config: Readonly<Record<string, unknown>>, nodeOptions: readonly string[] = []): Promise<FairleadProcess> {
   const folder = await mkdtemp(path.join(tmpdir(), 'fairlead-config-'));
   const file = path.join(folder, 'fairlead.yaml');
   const write = async (written: Readonly<Record<string, unknown>> | string): Promise<void> => {
@@ -60,9 +62,9 @@ export async function startFairlead(config: Readonly<Record<string, unknown>>): 
     await rename(`${file}.new`, file);
   };
   await write(config);
-  const child: RunningChild = runFairlead(['serve', '--config', file]);
+  const child: RunningChild = runFairlead(['serve', '--config', file], { NODE_OPTIONS: [process.env['NODE_OPTIONS'] ?? [], nodeOptions].flat().join(' ') });
   const cleanUp = (): Promise<void> => rm(folder, { recursive: true, force: true });
-  let ports: { grpcPort: number; adminPort: number };
+  let ports: Ports;
   try {
     ports = await child.waitForLine(readServing);
   } catch (error) {
@@ -117,10 +119,12 @@ export async function startFairlead(config: Readonly<Record<string, unknown>>): 
   };
 }
 
-function readServing(line: string): { grpcPort: number; adminPort: number } | undefined {
+type Ports = Pick<FairleadProcess, 'grpcPort' | 'grpcPorts' | 'adminPort'>;
+
+function readServing(line: string): Ports | undefined {
   if (!line.includes('"msg":"serving"')) return undefined;
-  const { grpcPort, adminPort } = JSON.parse(line) as { grpcPort: number; adminPort: number };
-  return { grpcPort, adminPort };
+  const { grpcPort, grpcPorts = [grpcPort], adminPort } = JSON.parse(line) as Omit<Ports, 'grpcPorts'> & Partial<Ports>;
+  return { grpcPort, grpcPorts, adminPort };
 }
 
 function sumMetric(text: string, name: string, labels: Readonly<Record<string, string>>): number {

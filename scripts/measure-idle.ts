@@ -1,7 +1,7 @@
 // `npm run measure:idle`: how long `fairlead serve` takes to serve, and what it occupies when idle. Prints; asserts nothing.
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startFairlead } from '../lab/fairlead-process.ts';
+import { readResidentMb } from '../lab/process-usage.ts';
 
 const runs = 5;
 const startMs: number[] = [];
@@ -15,12 +15,6 @@ for (let run = 0; run < runs; run += 1) {
   await fairlead.stop();
 }
 process.stdout.write(`start to serving: ${describe(startMs)} ms\nresident when idle: ${describe(residentMb)} MB\n(median, least to most of ${runs} runs)\n`);
-
-/** VmRSS of a process, from /proc (Linux). */
-function readResidentMb(pid: number): number {
-  const kb = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-  return Number(kb) / 1024;
-}
 
 function describe(values: readonly number[]): string {
   const sorted = [...values].sort((a, b) => a - b);

@@ -25,7 +25,7 @@ export interface Gateway {
 }
 
 /** Starts the Envoy that a case asks for. A baseline is not bothered with access logs: it takes none. */
-export async function startGateway(processor: Processor, benchCase: Pick<BenchCase, 'mode' | 'baselineMode'>, endpoints: readonly string[]): Promise<Gateway> {
+export async function startGateway(processor: Pick<Processor, 'name' | 'address'>, benchCase: Pick<BenchCase, 'mode' | 'baselineMode'>, endpoints: readonly string[]): Promise<Gateway> {
   const decides = isFairlead(processor.name);
   const mode = decides ? benchCase.mode : benchCase.baselineMode;
   const duplex = mode === 'FULL_DUPLEX_STREAMED';

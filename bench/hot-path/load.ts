@@ -1,8 +1,9 @@
-import { fork, spawn, spawnSync } from 'node:child_process';
+import { fork, spawnSync } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { runProgram } from '../../lab/child-process.ts';
 import type { LoadJob, LoadResult } from './load-job.ts';
 import type { NodeLoadOrder, NodeLoadReply } from './node-load.ts';
 import { nonceDigits } from './requests.ts';
@@ -53,30 +54,14 @@ async function runWrk(job: LoadJob): Promise<LoadResult> {
     await writeFile(path.join(requests, 'index'), `${index.join('\n')}\n`);
     const args = ['-t1', `-c${job.connections}`, `-d${Math.max(1, Math.round(job.durationMs / 1000))}s`, '--timeout', '20s'];
     args.push('-s', path.join(folder, 'wrk-requests.lua'), job.origin, '--', requests, String(job.thinkMs), String(takeNumbers()));
-    const output = await collect('wrk', args);
-    const result = /^RESULT (\{.*\})$/m.exec(output)?.[1];
-    if (result === undefined) throw new Error(`wrk told no result:\n${output}`);
+    const wrk = runProgram('wrk', args, { name: 'wrk' });
+    const code = await wrk.ended;
+    const result = /^RESULT (\{.*\})$/m.exec(wrk.log())?.[1];
+    if (code !== 0 || result === undefined) throw new Error(`wrk ended with ${code}:\n${wrk.log()}`);
     return JSON.parse(result) as LoadResult;
   } finally {
     await rm(requests, { recursive: true, force: true });
   }
-}
-
-function collect(command: string, args: readonly string[]): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    const kill = (): void => void child.kill('SIGKILL');
-    process.once('exit', kill);
-    let output = '';
-    child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
-    child.stderr.on('data', (chunk: Buffer) => (output += chunk.toString()));
-    child.once('error', reject);
-    child.once('close', (code) => {
-      process.off('exit', kill);
-      if (code === 0) resolve(output);
-      else reject(new Error(`${command} ended with ${code ?? 'a signal'}:\n${output}`));
-    });
-  });
 }
 
 function runNode(job: LoadJob): Promise<LoadResult> {

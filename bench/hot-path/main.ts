@@ -1,15 +1,15 @@
 // `npm run bench`: what Fairlead costs a request, beside an empty external processor in Go and one in Node, all behind real Envoys on this
 // machine. docs/performance.md says how to read it.
 import { execFileSync } from 'node:child_process';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { cpus } from 'node:os';
+import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { projectRoot } from '../../lab/child-process.ts';
 import { envoyBinary } from '../../lab/envoy-process.ts';
+import { readLoadAverage } from '../../lab/process-usage.ts';
 import { startRedis } from '../../lab/redis-process.ts';
+import { describeMachine, resultsFolder, writeResults } from '../result-file.ts';
 import { type BenchCase, cases } from './cases.ts';
-import { readLoadAverage } from './cpu-meter.ts';
 import { buildGoBaseline } from './go-baseline.ts';
 import { createLoadGenerator, hasWrk, type LoadGeneratorName } from './load.ts';
 import { type CaseResult, measureCase } from './measure.ts';
@@ -17,7 +17,6 @@ import { type ProcessorName, processorNames } from './processors.ts';
 import { failuresOf, formatCases, formatLegend, formatVerdicts, judge } from './report.ts';
 import { startUpstream } from './upstream.ts';
 
-const resultsFolder = path.join(projectRoot, 'bench/results');
 const page = path.join(projectRoot, 'docs/performance.md');
 
 interface Options {
@@ -79,9 +78,7 @@ async function main(options: Options): Promise<void> {
   const repeats = options.repeats ?? (options.quick ? 3 : 5);
   const runMs = (options.seconds ?? (options.quick ? 2 : 3)) * 1_000;
   const machine = {
-    cpus: cpus().length,
-    model: cpus()[0]?.model ?? '?',
-    node: process.version,
+    ...describeMachine(),
     envoy: /\/(\d+\.\d+\.\d+)\//.exec(firstLine(envoyBinary(), '--version'))?.[1] ?? '?',
     go: go !== undefined && 'file' in go ? (/go\d\S*/.exec(firstLine('go', 'version'))?.[0] ?? '?') : undefined,
     loadAverageBefore: readLoadAverage(),
@@ -140,8 +137,7 @@ async function main(options: Options): Promise<void> {
   const out = path.resolve(options.out ?? resultsFolder);
   const partial = options.quick || options.cases !== undefined || options.profile !== undefined;
   if (!partial || options.out !== undefined) {
-    await mkdir(out, { recursive: true });
-    await writeFile(path.join(out, 'hot-path.json'), `${JSON.stringify({ machine, load, repeats, runMs, connections: options.connections, verdicts, results }, null, 2)}\n`);
+    await writeResults(path.join(out, 'hot-path.json'), { machine, load, repeats, runMs, connections: options.connections, verdicts, results });
     await writeFile(path.join(out, 'hot-path.md'), `${text}\n`);
   }
   if (!partial && options.out === undefined) await showOnPage(text);

@@ -1,13 +1,13 @@
 // Runs one case: all its processors side by side, under load in turn, round by round.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { readCpuUs, readResidentMb } from '../../lab/process-usage.ts';
+import { median } from '../statistics.ts';
 import type { BenchCase } from './cases.ts';
-import { readCpuUs, readResidentMb } from './cpu-meter.ts';
 import { type Gateway, startGateway, unprocessedPrefix } from './gateway.ts';
 import type { LoadGenerator } from './load.ts';
 import type { LoadResult } from './load-job.ts';
 import { type Processor, type ProcessorName, type ProcessorStart, startProcessor } from './processors.ts';
 import { makeRequests, type RequestTemplate } from './requests.ts';
-import { median } from './statistics.ts';
 
 /** One run of one processor as fast as it goes. */
 export interface CpuSample {
@@ -146,7 +146,7 @@ async function measureCpu({ processor, gateway }: Contestant, bench: Bench, requ
   };
 }
 
-/** At half of what the slower of the first two takes at most, with the route that has no processor as one more in each round. */
+/** At half of what the slowest of them takes at most, with the route that has no processor as one more in each round. */
 async function measureLatencies(contestants: readonly Contestant[], bench: Bench, requests: readonly RequestTemplate[]): Promise<LatencySample[]> {
   const rate = Math.min(...contestants.map(({ cpu }) => median(cpu.map(({ requestsPerSecond }) => requestsPerSecond)))) / 2;
   // At half load an answer takes little beside the pause.

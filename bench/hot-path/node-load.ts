@@ -1,9 +1,9 @@
 // A process that sends load where wrk is not installed: takes one order from its parent, answers with the result, ends.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Pool } from 'undici';
+import { quantile } from '../statistics.ts';
 import type { LoadJob, LoadResult } from './load-job.ts';
 import { nonceDigits, type RequestTemplate } from './requests.ts';
-import { quantile } from './statistics.ts';
 
 /** What the parent sends. */
 export interface NodeLoadOrder extends LoadJob {

@@ -1,7 +1,7 @@
 // The processors that are compared, each a process of its own.
 import path from 'node:path';
 import { projectRoot, type RunningChild, runProgram } from '../../lab/child-process.ts';
-import { startFairlead } from '../../lab/fairlead-process.ts';
+import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.ts';
 
 /** A Fairlead on its default transport, or on a named one, and the two baselines. */
 export const processorNames = ['fairlead', 'fairlead-http2', 'fairlead-grpc-js', 'go', 'grpc-js'] as const;
@@ -36,7 +36,12 @@ export interface ProcessorStart {
   readonly goBinary?: string | undefined;
   /** Folder into which Fairlead writes a CPU profile of its whole life; absent: none. */
   readonly profileFolder?: string | undefined;
+  /** Options of Fairlead's Node. */
+  readonly nodeOptions?: readonly string[] | undefined;
 }
+
+/** Little room, for runs that look for leaks: left to itself, Node lets garbage pile up for many minutes before it looks, and that looks like one. */
+export const smallHeap: readonly string[] = ['--max-old-space-size=96'];
 
 /** Cluster of the shipped Envoy configurations. */
 export const clusterName = 'chat';
@@ -58,18 +63,25 @@ export async function startProcessor(name: ProcessorName, start: ProcessorStart)
   }
 }
 
-async function startDecider(name: ProcessorName, transport: string | undefined, start: ProcessorStart): Promise<Processor> {
-  const listen = { grpc: '127.0.0.1:0', admin: '127.0.0.1:0', ...(transport !== undefined && { transport }) };
+/** A Fairlead as it is measured: one pool, a preset, its state in Redis. `nodeOptions`: for its Node. */
+export function startMeasuredFairlead(
+  { policy, endpoints, redisUrl }: Pick<ProcessorStart, 'policy' | 'endpoints' | 'redisUrl'>,
+  nodeOptions: readonly string[],
+  transport?: string,
+): Promise<FairleadProcess> {
   const config = {
-    listen,
-    state: { kind: 'redis', url: start.redisUrl },
+    listen: { grpc: '127.0.0.1:0', admin: '127.0.0.1:0', ...(transport !== undefined && { transport }) },
+    state: { kind: 'redis', url: redisUrl },
     affinity: { secret: 'of the benchmark' },
-    pools: [{ name: 'chat', cluster: clusterName, policy: { preset: start.policy }, endpoints: start.endpoints.map((address) => ({ address })) }],
+    pools: [{ name: 'chat', cluster: clusterName, policy: { preset: policy }, endpoints: endpoints.map((address) => ({ address })) }],
   };
-  const fairlead = await withNodeOptions(
-    start.profileFolder === undefined ? undefined : `--cpu-prof --cpu-prof-dir=${start.profileFolder} --cpu-prof-name=${path.basename(start.profileFolder)}-${name}.cpuprofile`,
-    () => startFairlead(config),
-  );
+  return startFairlead(config, nodeOptions);
+}
+
+async function startDecider(name: ProcessorName, transport: string | undefined, start: ProcessorStart): Promise<Processor> {
+  const { profileFolder, nodeOptions = [] } = start;
+  const profiling = profileFolder === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileFolder}`, `--cpu-prof-name=${path.basename(profileFolder)}-${name}.cpuprofile`];
+  const fairlead = await startMeasuredFairlead(start, [...nodeOptions, ...profiling], transport);
   return {
     name,
     pid: fairlead.pid,
@@ -77,18 +89,6 @@ async function startDecider(name: ProcessorName, transport: string | undefined, 
     internalErrors: () => fairlead.metric('fairlead_internal_errors_total'),
     stop: () => fairlead.stop(),
   };
-}
-
-/** Starts something whose Node takes options by environment alone. */
-async function withNodeOptions<T>(options: string | undefined, run: () => Promise<T>): Promise<T> {
-  const before = process.env['NODE_OPTIONS'];
-  if (options !== undefined) process.env['NODE_OPTIONS'] = [before, options].filter(Boolean).join(' ');
-  try {
-    return await run();
-  } finally {
-    if (before === undefined) delete process.env['NODE_OPTIONS'];
-    else process.env['NODE_OPTIONS'] = before;
-  }
 }
 
 async function startBaseline(name: ProcessorName, file: string, first: readonly string[], start: ProcessorStart): Promise<Processor> {

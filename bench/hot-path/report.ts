@@ -1,8 +1,8 @@
 // What the measurements say: medians, ratios of pairs of runs, limits held or missed.
+import { median } from '../statistics.ts';
 import { cases, type Limit, limits } from './cases.ts';
 import type { CaseResult, ProcessorResult } from './measure.ts';
 import type { ProcessorName } from './processors.ts';
-import { median } from './statistics.ts';
 
 /** One limit held against what was measured. */
 export interface Verdict extends Limit {

@@ -1,18 +1,16 @@
 // `npm run soak:hot-path`: ten minutes, or `--minutes N`, of mixed requests at half of what Envoy and Fairlead take at most on this machine.
 // Fairlead's resident memory may not grow by more than a tenth, and no request may fail. Ends with 1 where something does not hold.
-import { mkdir, writeFile } from 'node:fs/promises';
-import { cpus } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { readCpuUs, readResidentMb } from '../../lab/process-usage.ts';
 import { startRedis } from '../../lab/redis-process.ts';
-import { readCpuUs, readResidentMb } from './cpu-meter.ts';
+import { describeMachine, resultsFolder, writeResults } from '../result-file.ts';
+import { median } from '../statistics.ts';
 import { type Gateway, startGateway } from './gateway.ts';
 import { createLoadGenerator, hasWrk, type LoadGenerator } from './load.ts';
-import { type Processor, startProcessor } from './processors.ts';
+import { type Processor, smallHeap, startProcessor } from './processors.ts';
 import { makeRequests, type RequestTemplate } from './requests.ts';
-import { median } from './statistics.ts';
 import { startUpstream } from './upstream.ts';
 
 const { values: given } = parseArgs({ options: { minutes: { type: 'string', default: '10' }, connections: { type: 'string', default: '32' }, out: { type: 'string' } } });
@@ -25,8 +23,6 @@ const warmUpShare = 0.25;
 const sampleMs = 1_000;
 /** What may differ between the first and the last third after that. */
 const growthMax = 0.1;
-/** Left to itself, Node lets garbage pile up for many minutes before it looks, and that looks like a leak. */
-const heapMbMax = 96;
 const saturationMs = 5_000;
 
 /** Most decided on headers, some by the prefix in their body, a few very long; none quite like one before. */
@@ -71,22 +67,18 @@ async function soak(processor: Processor, gateway: Gateway, generator: LoadGener
     `${result.requests} requests, ${(result.requests / result.seconds).toFixed(0)}/s, ${result.failures} failed, ${failures} failures of ext_proc, ${caught} exceptions\n` +
       `resident MB ${before.toFixed(1)} -> ${after.toFixed(1)} (first and last third after warming up): ${flat ? 'flat' : 'GROWS'}, ${flat && clean ? 'PASS' : 'MISS'}\n`,
   );
-  const machine = { cpus: cpus().length, model: cpus()[0]?.model, node: process.version };
-  const summary = { machine, minutes: Number(given.minutes), load: generator.name, requests: result.requests, requestsPerSecond: result.requests / result.seconds, cpuUs, residentMb: { before, after, all: residentMb.map((mb) => Math.round(mb)) }, failures: result.failures + failures + caught };
-  const file = given.out ?? path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../results/soak-hot-path.json');
-  await mkdir(path.dirname(file), { recursive: true });
-  await writeFile(file, `${JSON.stringify(summary)}\n`);
+  const summary = { machine: describeMachine(), minutes: Number(given.minutes), load: generator.name, requests: result.requests, requestsPerSecond: result.requests / result.seconds, cpuUs, residentMb: { before, after, all: residentMb.map((mb) => Math.round(mb)) }, failures: result.failures + failures + caught };
+  await writeResults(given.out ?? path.join(resultsFolder, 'soak-hot-path.json'), summary);
   return flat && clean;
 }
 
-process.env['NODE_OPTIONS'] = `${process.env['NODE_OPTIONS'] ?? ''} --max-old-space-size=${heapMbMax}`;
 const parts: { stop(): Promise<unknown> }[] = [];
 try {
   const redis = await startRedis();
   parts.push(redis);
   const upstream = await startUpstream(endpoints);
   parts.push(upstream);
-  const processor = await startProcessor('fairlead', { policy: 'sticky', endpoints: upstream.endpoints, headersOnly: false, redisUrl: redis.url });
+  const processor = await startProcessor('fairlead', { policy: 'sticky', endpoints: upstream.endpoints, headersOnly: false, redisUrl: redis.url, nodeOptions: smallHeap });
   parts.push(processor);
   const gateway = await startGateway(processor, { mode: 'NONE', baselineMode: 'NONE' }, upstream.endpoints);
   parts.push(gateway);

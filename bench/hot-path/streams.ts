@@ -3,22 +3,19 @@
 //
 // Twice: on the shipped configuration, where Fairlead lets go of each stream at its first token and keeps its reservation; and on the one for
 // inference gateways, where every event passes through Fairlead and the ext_proc stream is open to the end.
-import { mkdir, writeFile } from 'node:fs/promises';
-import { cpus } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Pool } from 'undici';
-import { runProgram } from '../../lab/child-process.ts';
-import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.ts';
+import { projectRoot, runProgram } from '../../lab/child-process.ts';
+import type { FairleadProcess } from '../../lab/fairlead-process.ts';
+import { readResidentMb } from '../../lab/process-usage.ts';
 import { startRedis } from '../../lab/redis-process.ts';
-import { readResidentMb } from './cpu-meter.ts';
+import { describeMachine, resultsFolder, writeResults } from '../result-file.ts';
+import { median } from '../statistics.ts';
 import { startGateway } from './gateway.ts';
-import { clusterName } from './processors.ts';
-import { median } from './statistics.ts';
+import { smallHeap, startMeasuredFairlead } from './processors.ts';
 
-const folder = path.dirname(fileURLToPath(import.meta.url));
 const { values: given } = parseArgs({
   options: {
     streams: { type: 'string', default: '2000' },
@@ -32,8 +29,6 @@ const [streams, waves, events] = [Number(given.streams), Number(given.waves), Nu
 /** What may be left of a wave after the one before: heaps breathe. */
 const growthMax = 0.1;
 const growthMbMax = 10;
-/** Left to itself, Node lets garbage pile up for minutes before it looks, and that looks like a leak. */
-const heapMbMax = 96;
 const answerMsMax = 120_000;
 
 interface Wave {
@@ -125,17 +120,12 @@ async function runWave(fairlead: FairleadProcess, url: string, count: number): P
 async function run(mode: 'NONE' | 'FULL_DUPLEX_STREAMED', redisUrl: string): Promise<Outcome> {
   const parts: { stop(): Promise<unknown> }[] = [];
   try {
-    const server = runProgram(process.execPath, [path.join(folder, 'sse-server.ts'), '--events', String(events)], { name: 'sse-server' });
+    const server = runProgram(process.execPath, [path.join(projectRoot, 'bench/hot-path/sse-server.ts'), '--events', String(events)], { name: 'sse-server' });
     parts.push(server);
     const endpoint = `127.0.0.1:${await server.waitForLine((line) => /^listening (\d+)$/.exec(line)?.[1])}`;
-    const fairlead = await startFairlead({
-      state: { kind: 'redis', url: redisUrl },
-      affinity: { secret: 'of the benchmark' },
-      pools: [{ name: 'chat', cluster: clusterName, policy: { preset: 'sticky' }, endpoints: [{ address: endpoint }] }],
-    });
+    const fairlead = await startMeasuredFairlead({ policy: 'sticky', endpoints: [endpoint], redisUrl }, smallHeap);
     parts.push(fairlead);
-    const processor = { name: 'fairlead' as const, pid: fairlead.pid, address: fairlead.address, internalErrors: () => Promise.resolve(0), stop: () => Promise.resolve() };
-    const gateway = await startGateway(processor, { mode, baselineMode: 'BUFFERED' }, [endpoint]);
+    const gateway = await startGateway({ name: 'fairlead', address: fairlead.address }, { mode, baselineMode: 'BUFFERED' }, [endpoint]);
     parts.push(gateway);
     // Code is compiled and heaps have their size before anything is counted.
     await runWave(fairlead, gateway.url, Math.min(streams, 500));
@@ -165,7 +155,6 @@ async function run(mode: 'NONE' | 'FULL_DUPLEX_STREAMED', redisUrl: string): Pro
   }
 }
 
-process.env['NODE_OPTIONS'] = `${process.env['NODE_OPTIONS'] ?? ''} --max-old-space-size=${heapMbMax}`;
 const redis = await startRedis();
 try {
   const outcomes: Outcome[] = [];
@@ -173,10 +162,7 @@ try {
     if (mode !== 'NONE' && mode !== 'FULL_DUPLEX_STREAMED') throw new Error(`--modes: NONE and FULL_DUPLEX_STREAMED, not ${mode}`);
     outcomes.push(await run(mode, redis.url));
   }
-  const machine = { cpus: cpus().length, model: cpus()[0]?.model, node: process.version };
-  const file = given.out ?? path.resolve(folder, '../results/streams.json');
-  await mkdir(path.dirname(file), { recursive: true });
-  await writeFile(file, `${JSON.stringify({ machine, streams, events, outcomes }, null, 2)}\n`);
+  await writeResults(given.out ?? path.join(resultsFolder, 'streams.json'), { machine: describeMachine(), streams, events, outcomes });
   if (outcomes.some(({ holds }) => !holds)) process.exitCode = 1;
 } finally {
   await redis.stop();

@@ -1,11 +1,9 @@
 // `npm run bench:micro`: the work of deciding, measured alone: reading the facts out of a body against `JSON.parse` of the same body, and
 // `Router.route` (filters, scores, choice, reservation, account) among 5 to 10 000 endpoints. Prints tables, writes
 // bench/results/micro.json. `--check` exits 1 where a limit is missed; `--only scan|route` measures one half.
-import { mkdir, writeFile } from 'node:fs/promises';
-import { cpus } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { describeMachine, resultsFolder, writeResults } from '../result-file.ts';
 import { createBodies } from './bodies.ts';
 import { createFleetUnderLoad } from './fleet-under-load.ts';
 import { measureInTurns } from './measure.ts';
@@ -19,7 +17,7 @@ const { values: given } = parseArgs({
     policies: { type: 'string', default: 'sticky,session-affinity,prefix-affinity,round-robin,least-requests,least-tokens,power-of-two,weighted-round-robin' },
     rounds: { type: 'string', default: '5' },
     'round-ms': { type: 'string', default: '60' },
-    out: { type: 'string', default: path.join(path.dirname(fileURLToPath(import.meta.url)), '../results/micro.json') },
+    out: { type: 'string', default: path.join(resultsFolder, 'micro.json') },
   },
 });
 const turns = { rounds: Number(given.rounds), roundMs: Number(given['round-ms']) };
@@ -118,8 +116,7 @@ if (routes.length > 0) {
     }),
   );
 }
-await mkdir(path.dirname(given.out), { recursive: true });
-await writeFile(given.out, `${JSON.stringify({ time: new Date().toISOString(), node: process.version, cpu: cpus()[0]?.model, scans, routes }, undefined, 2)}\n`);
+await writeResults(given.out, { time: new Date().toISOString(), machine: describeMachine(), scans, routes });
 
 const missed = [
   ...scans.flatMap(({ body, bufferedOfParse, chunkedOfParse, limit }) =>

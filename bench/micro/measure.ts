@@ -1,4 +1,5 @@
 import { Bench } from 'tinybench';
+import { median } from '../statistics.ts';
 
 /** One thing to measure. */
 export interface Measured {
@@ -24,10 +25,5 @@ export function measureInTurns(all: readonly Measured[], { rounds, roundMs }: { 
       medians.get(name)?.push(result.latency.p50 * 1_000);
     }
   }
-  return new Map([...medians].map(([name, values]) => [name, medianOf(values)]));
-}
-
-/** The middle one; the lower of two. */
-export function medianOf(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) / 2)] ?? NaN;
+  return new Map([...medians].map(([name, values]) => [name, median(values)]));
 }
