@@ -324,9 +324,10 @@ describe('load', () => {
     const server = await start({ metrics, timeScale: 0.1 });
     // Held: a response that nobody holds is cancelled when it is collected.
     const open = await post(server, '/v1/chat/completions', { ...hello, stream: true });
-    const page = await (await fetch(server.url + path)).text();
-    expect(page).toMatch(load);
-    expect(page).toMatch(size);
+    const page = async (): Promise<string> => (await fetch(server.url + path)).text();
+    // It waits for the engine's next step before it runs.
+    await expect.poll(page, { interval: 5, timeout: 5_000 }).toMatch(load);
+    expect(await page()).toMatch(size);
     expect(await (await fetch(server.url)).text()).toContain(path);
     await open.body?.cancel();
   });
