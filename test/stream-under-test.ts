@@ -91,6 +91,7 @@ export function createTrial(options: TrialOptions = {}): Trial {
     noCompletionSignal: () => tell('no-completion-signal'),
     noFirstToken: () => {},
     endpointChanged: () => {},
+    ejectionWithheld: () => {},
     streamOpened: () => {},
     streamClosed: (ending) => tell(`closed ${ending}`),
     message: () => {},

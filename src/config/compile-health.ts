@@ -8,7 +8,8 @@ import type { PoolConfig } from './schema.ts';
 export function toHealthSettings({ health: { probe, passive, slow, ejectedShareMax }, slowStart: ramp }: PoolConfig, observesFirstToken: boolean): PoolHealthSettings {
   return {
     passive: passive === false ? undefined : passive,
-    slow: slow === false ? undefined : slow,
+    // Who is found slow comes back as who failed does: without a breaker there is no way.
+    slow: slow === false || passive === false ? undefined : slow,
     ejectedShareMax,
     slowStartMs: ramp === false ? 0 : ramp.durationMs,
     isProbed: probe !== undefined,

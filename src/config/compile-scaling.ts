@@ -6,14 +6,7 @@ import { autoscaleDefaults, type PoolConfig, standbyDefaults } from './schema.ts
 
 /** How a pool scales: as written, and as usual where nothing is. */
 export function toScalingSettings({ name, prefillTokensPerMs = tokensPerMsDefault, standby = standbyDefaults, autoscale = autoscaleDefaults }: PoolConfig): ScalingSettings {
-  const { pressure, forMs, calm, calmForMs } = standby;
-  const { replicasMin, replicasMax, utilization, requestsPerReplica, waitMs, drainMs, stabilizationMs } = autoscale;
-  return {
-    pool: name,
-    tokensPerMs: prefillTokensPerMs,
-    standby: { pressure, forMs, calm, calmForMs },
-    autoscale: { replicasMin, replicasMax, utilization, requestsPerReplica, waitMs, drainMs, stabilizationMs },
-  };
+  return { pool: name, tokensPerMs: prefillTokensPerMs, standby, autoscale };
 }
 
 /** What a schema cannot see of a pool's reserve and its autoscaling. */
@@ -34,6 +27,7 @@ export function checkScaling(pool: PoolConfig, observesFirstToken: boolean, at: 
   if (hasReserve && !observesFirstToken) {
     warn('standby', 'prompts count as waiting until their requests end, since first tokens are not noticed: set observe.firstToken, or the reserve is called too early');
   }
-  const { replicasMin = 1, replicasMax } = autoscale ?? {};
-  if (replicasMax !== undefined && replicasMax < replicasMin) problem([...at, 'autoscale', 'replicasMax'], `expected replicasMin (${replicasMin}) or more`);
+  if (autoscale?.replicasMax !== undefined && autoscale.replicasMax < autoscale.replicasMin) {
+    problem([...at, 'autoscale', 'replicasMax'], `expected replicasMin (${autoscale.replicasMin}) or more`);
+  }
 }

@@ -1,15 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { toRankAddress } from '../core/data-parallel-rank.ts';
 import type { EndpointDefinition } from '../fleet/endpoint.ts';
+import type { EndpointListOutcome } from '../router/fleet-members.ts';
 import { type Problem, toPath } from './problem.ts';
 import { type EndpointConfig, endpointListSchema } from './schema.ts';
 import { toProblems } from './schema-problems.ts';
 import { readYaml } from './yaml-text.ts';
-
-/** A list of endpoints that was read, or everything that is wrong with it. */
-export type EndpointListOutcome =
-  | { readonly ok: true; readonly endpoints: readonly EndpointDefinition[] }
-  | { readonly ok: false; readonly problems: readonly Problem[] };
 
 /** Reads a file that holds a pool's endpoints. Never throws for what a user can have written. */
 export function readEndpointList(file: string, shared: Readonly<Record<string, string>> = {}): EndpointListOutcome {

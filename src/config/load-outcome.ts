@@ -24,4 +24,9 @@ export interface CompiledConfig {
 /** The outcome of reading a configuration: usable, or everything that is wrong with it. */
 export type LoadOutcome =
   | { readonly ok: true; readonly config: CompiledConfig; readonly warnings: readonly Problem[] }
-  | { readonly ok: false; readonly problems: readonly Problem[] };
+  | {
+      readonly ok: false;
+      readonly problems: readonly Problem[];
+      /** Files that it names and whose contents were asked for, absolute: what is wrong may be put right there. Absent: nobody got so far. */
+      readonly read?: readonly string[];
+    };

@@ -367,7 +367,14 @@ describe('every rule', () => {
     const at = path.join(fixtures, 'bad', file);
     const problems = expectedIn(readFileSync(at, 'utf8'));
     expect(problems.length).toBeGreaterThan(0);
-    expect(loadConfigFile(at)).toEqual({ ok: false, problems });
+    const outcome = loadConfigFile(at);
+    expect(outcome).toEqual({ ok: false, problems, ...(!outcome.ok && outcome.read && { read: outcome.read }) });
+  });
+
+  it('broken: says which files it names, where reading got so far', () => {
+    const at = path.join(fixtures, 'bad');
+    const broken = loadConfig(`${minimal}\naffinity: { secretFile: none }\nexplain: { header: true, tokenFile: nothing }`, at);
+    expect(broken).toMatchObject({ ok: false, read: [path.join(at, 'none'), path.join(at, 'nothing')] });
   });
 });
 

@@ -24,6 +24,7 @@ export function loadConfig(text: string, folder: string = process.cwd()): LoadOu
   if (!written.ok) return written;
   const parsed = configSchema.safeParse(written.value ?? {});
   if (!parsed.success) return { ok: false, problems: parsed.error.issues.flatMap((issue) => toProblems(issue)) };
-  const read = readFiles(parsed.data, folder);
-  return read.problems.length > 0 ? { ok: false, problems: read.problems } : compile(parsed.data, read.contents);
+  const { contents, problems } = readFiles(parsed.data, folder);
+  const outcome: LoadOutcome = problems.length > 0 ? { ok: false, problems } : compile(parsed.data, contents);
+  return outcome.ok ? outcome : { ...outcome, read: contents.read };
 }

@@ -23,7 +23,13 @@ export interface GrpcServices {
   addTo(server: Pick<Server, 'addService'>): void;
 }
 
-/** Whether resets of calls that were never answered may end a connection; see {@link ResetGuard}. */
+/**
+ * For Node's HTTP/2 server: no limit of resets. By default it takes 1000 of them, then 33 a second, for an attack, and ends the connection
+ * with all that is on it; and Envoy ends every call by one (envoy#38661).
+ */
+export const resetLimitsOff = { streamResetBurst: 1_000_000_000, streamResetRate: 1_000_000_000 };
+
+/** Whether resets of calls that were never answered may end a connection; `ResetGuard` counts them. */
 export type ResetLimit = 'guard' | 'none';
 
 export interface ConnectionLimits {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createTrial, onePool, received, RecordedCall, type Trial } from '../../test/stream-under-test.ts';
-import { BodySendMode, type ProcessingRequest } from './messages.ts';
+import { BodySendMode, HeaderSendMode, type ProcessingRequest } from './messages.ts';
 import { ProcessStream, type StreamPeer } from './stream.ts';
 
 const yaml = onePool.replace('name: chat', 'name: chat\n    observe: { firstToken: true }');
@@ -81,7 +81,8 @@ describe('a decision that Envoy never read', () => {
     expect(trial.router.requestsInFlight).toBe(1);
     vi.advanceTimersByTime(1);
     expect(trial.router.requestsInFlight).toBe(0);
-    expect(trial.log.at(-1)).toBe('released chat not-proxied ext-proc');
+    // A signal of its own, so that metrics and log tell it from a request refused after its decision.
+    expect(trial.log.at(-1)).toBe('released chat not-proxied timer');
   });
 
   it.each([
@@ -96,6 +97,26 @@ describe('a decision that Envoy never read', () => {
     expect(trial.router.requestsInFlight).toBe(2);
     vi.advanceTimersByTime(5_000);
     expect(trial.router.requestsInFlight).toBe(1);
+  });
+
+  it('is released likewise where the body alone was asked for, and never came', () => {
+    const trial = createTrial({ yaml: onePool });
+    begin(trial, new CallOfPeer({ honoursOverrides: true }), headers({})).onEnd();
+    expect(trial.log.slice(-2)).toEqual(['decided chat', 'closed completed']);
+    vi.advanceTimersByTime(4_999);
+    expect(trial.router.requestsInFlight).toBe(1);
+    vi.advanceTimersByTime(1);
+    expect(trial.router.requestsInFlight).toBe(0);
+  });
+
+  it('is not recognised by response headers, which an Envoy that allows no override may send as well', () => {
+    const trial = createTrial({ yaml: onePool.replace('secret: for-the-tests', 'secret: for-the-tests, cookie: {}') });
+    const peer: StreamPeer = { honoursOverrides: false };
+    const call = new CallOfPeer(peer);
+    const status = [{ key: ':status', raw_value: Buffer.from('200') }];
+    begin(trial, call, headers({}), { response_headers: { headers: { headers: status } } });
+    expect(call.answers[0]?.mode_override?.response_header_mode).toBe(HeaderSendMode.SEND);
+    expect(peer.honoursOverrides).toBe(false);
   });
 
   it('is left to the access log where overrides are not known to be honoured', () => {

@@ -34,13 +34,16 @@ export interface ProcessCall {
   fail(code: 'invalid-argument' | 'internal', message: string): void;
   /** Whether an answer has not left this process yet, or never will: Envoy cannot have acted on it. Absent: not known. */
   readonly isUnheard?: boolean;
-  /** What is known of the Envoy at the other end of the connection; absent: nothing. */
+  /** Shared by the streams of one connection; absent: each stands for itself. */
   readonly peer?: StreamPeer | undefined;
 }
 
 /** What the streams of one connection found out about its Envoy. */
 export interface StreamPeer {
-  /** It sent what a `mode_override` asked for: its configuration allows them. */
+  /**
+   * It sent what only a `mode_override` can have brought: its filter allows them. Filters that differ in that cannot be told apart, and should
+   * not share a connection.
+   */
   honoursOverrides: boolean;
 }
 
@@ -100,6 +103,7 @@ export class ProcessStream {
   readonly #context: StreamContext;
   readonly #call: ProcessCall;
   readonly #onClosed: (() => void) | undefined;
+  readonly #peer: StreamPeer;
   readonly #openedMs: number;
   #closed = false;
   #ending: StreamEnding = 'completed';
@@ -140,11 +144,7 @@ export class ProcessStream {
   /** Answers kept back; undefined: nothing is waited for. */
   #kept: (() => ProcessingResponse)[] | undefined;
 
-  /** Envoy sent what a `mode_override` asked for, on this stream. */
-  #honoursOverrides = false;
   #awaitsFirstToken = false;
-  /** Envoy sent its half-close before it could read what was said last. */
-  #endedUnheard = false;
   /** Something of the response came. */
   #responseSeen = false;
   #firstTokenSeen = false;
@@ -167,6 +167,7 @@ export class ProcessStream {
     this.#context = context;
     this.#call = call;
     this.#onClosed = onClosed;
+    this.#peer = call.peer ?? { honoursOverrides: false };
     this.#openedMs = context.clock.nowMs();
     context.events.streamOpened();
   }
@@ -185,7 +186,6 @@ export class ProcessStream {
   /** Envoy sends no more: the half-close of a finished exchange. */
   onEnd(): void {
     if (this.#closed) return;
-    this.#endedUnheard = this.#call.isUnheard === true;
     this.#ending = this.#unfinished() ? 'cancelled' : 'completed';
     this.#catching(() => this.#close());
     this.#call.end();
@@ -224,7 +224,7 @@ export class ProcessStream {
       this.#onRequestHeaders(request.request_headers);
     } else if (request.request_body) {
       events.message('request_body');
-      if (this.#requestMode === BodySendMode.NONE) this.#noteHonoured();
+      if (this.#requestMode === BodySendMode.NONE) this.#peer.honoursOverrides = true;
       this.#onRequestBody(request.request_body);
     } else if (request.request_trailers) {
       events.message('request_trailers');
@@ -232,12 +232,11 @@ export class ProcessStream {
     } else if (request.response_headers) {
       events.message('response_headers');
       this.#responseSeen = true;
-      if (this.#awaitsResponseHeaders) this.#noteHonoured();
       this.#onResponseHeaders(request.response_headers, request);
     } else if (request.response_body) {
       events.message('response_body');
       this.#responseSeen = true;
-      if (this.#awaitsFirstToken) this.#noteHonoured();
+      if (this.#awaitsFirstToken) this.#peer.honoursOverrides = true;
       this.#onResponseBody(request.response_body);
     } else if (request.response_trailers) {
       events.message('response_trailers');
@@ -247,13 +246,6 @@ export class ProcessStream {
       // Newer Envoys send messages of other kinds, such as flow control, that want no answer.
       events.message('unknown');
     }
-  }
-
-  #noteHonoured(): void {
-    if (this.#honoursOverrides) return;
-    this.#honoursOverrides = true;
-    const { peer } = this.#call;
-    if (peer !== undefined) peer.honoursOverrides = true;
   }
 
   /** What holds for the whole stream stands on its first message. */
@@ -391,7 +383,7 @@ export class ProcessStream {
   #withoutHeaders(): void {
     this.#isHeaderless = true;
     this.#headers = { ...this.#context.reader.readHeaders(undefined, this.#readClientAddress()), bodyUnusable: undefined };
-    this.#missing = this.#context.router.missingFacts({ path: '', model: undefined, session: undefined, tenant: undefined });
+    this.#missing = this.#context.router.missingFacts({ path: '', model: undefined, session: undefined, tenant: undefined }, this.#context.table);
     this.#startScan(this.#requestMode === BodySendMode.BUFFERED);
     this.#state = 'awaiting-body';
   }
@@ -875,18 +867,19 @@ export class ProcessStream {
    * say; or Envoy's message timeout passed before it read the answer, and then its access log names no lease.
    */
   #isUnproven(): boolean {
+    if (this.#responseSeen) return false;
     // Other clients than Envoy end their side with what they ask, and read the answer all the same: so no more than a doubt.
-    if (this.#endedUnheard) return true;
-    if (this.#responseSeen || (!this.#honoursOverrides && this.#call.peer?.honoursOverrides !== true)) return false;
+    if (this.#call.isUnheard === true) return true;
+    if (!this.#peer.honoursOverrides) return false;
     if (this.#awaitsFirstToken || this.#awaitsResponseHeaders) return true;
     return this.#state === 'awaiting-body' && this.#requestMode === BodySendMode.NONE;
   }
 
-  /** Ends a lease that nothing was heard of by then; whoever reports first counts. */
+  /** Ends a lease whose end nothing told by then; whoever reports first counts. */
   #releaseLater(lease: string): void {
     const { router } = this.#context;
     setTimeout(() => {
-      this.#catching(() => router.observe(lease, { ending: 'not-proxied', signal: 'ext-proc' }));
+      this.#catching(() => router.observe(lease, { ending: 'not-proxied', signal: 'timer' }));
     }, unprovenMsMax).unref();
   }
 
@@ -904,9 +897,9 @@ export class ProcessStream {
       this.#complete({ ending: 'not-proxied', signal: 'ext-proc' });
     } else if (this.#routed !== undefined) {
       // The exchange is over, the request is not: its end comes by access log. A provisional decision stands.
+      if (this.#isUnproven()) this.#releaseLater(this.#routed.lease);
       if (this.#state === 'awaiting-body') this.#answered('headers');
       this.#context.router.confirm(this.#routed.lease);
-      if (this.#isUnproven()) this.#releaseLater(this.#routed.lease);
     }
     if (this.#setCookie !== undefined) this.#context.events.sessionCookie('unsent');
     this.#context.events.streamClosed(this.#ending);

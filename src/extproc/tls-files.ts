@@ -1,5 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { createSecureContext } from 'node:tls';
 
 /** Paths of PEM files. */
 export interface TlsPaths {
@@ -10,11 +11,14 @@ export interface TlsPaths {
   readonly clientCaFile?: string | undefined;
 }
 
-/** PEM contents that fit together. */
-export interface TlsContents {
+interface PemFiles {
   readonly cert: Buffer;
   readonly key: Buffer;
   readonly clientCa: Buffer | undefined;
+}
+
+/** PEM contents that fit together. */
+export interface TlsContents extends PemFiles {
   /** When the server's certificate ends. */
   readonly validTo: Date;
 }
@@ -44,7 +48,7 @@ export class TlsFiles {
 
   /** Reads the files. Rejects, naming the cause, where they cannot be read or do not fit together. `onReload`: told of later changes. */
   static async open(paths: TlsPaths, onReload: (outcome: TlsReload) => void = () => undefined): Promise<TlsFiles> {
-    return new TlsFiles(paths, await readContents(paths), onReload);
+    return new TlsFiles(paths, toContents(paths, await readFiles(paths)), onReload);
   }
 
   get contents(): TlsContents {
@@ -75,9 +79,10 @@ export class TlsFiles {
   }
 
   async #read(): Promise<void> {
-    let contents: TlsContents;
+    let contents = this.#current;
     try {
-      contents = await readContents(this.#paths);
+      const files = await readFiles(this.#paths);
+      if (!isSame(files, contents)) contents = toContents(this.#paths, files);
     } catch (error) {
       const problem = error instanceof Error ? error : new Error(String(error));
       if (problem.message !== this.#refused) this.#onReload({ ok: false, error: problem });
@@ -85,19 +90,26 @@ export class TlsFiles {
       return;
     }
     this.#refused = undefined;
-    if (isSame(contents, this.#current)) return;
+    if (contents === this.#current) return;
     this.#current = contents;
     for (const listener of [...this.#listeners]) listener(contents);
     this.#onReload({ ok: true, validTo: contents.validTo });
   }
 }
 
-async function readContents({ certFile, keyFile, clientCaFile }: TlsPaths): Promise<TlsContents> {
+async function readFiles({ certFile, keyFile, clientCaFile }: TlsPaths): Promise<PemFiles> {
   const [cert, key, clientCa] = await Promise.all([readPem(certFile), readPem(keyFile), clientCaFile === undefined ? undefined : readPem(clientCaFile)]);
+  return { cert, key, clientCa };
+}
+
+/** Throws, naming the file, for what no server could use. */
+function toContents({ certFile, keyFile, clientCaFile }: TlsPaths, { cert, key, clientCa }: PemFiles): TlsContents {
   const leaf = parsePem(certFile, () => new X509Certificate(cert));
   const privateKey = parsePem(keyFile, () => createPrivateKey(key));
   if (clientCaFile !== undefined && clientCa !== undefined) parsePem(clientCaFile, () => new X509Certificate(clientCa));
   if (!leaf.checkPrivateKey(privateKey)) throw new Error(`${keyFile} is not the key of the certificate in ${certFile}`);
+  // Above, only the first certificate of a chain was looked at; and OpenSSL refuses keys that are too short.
+  parsePem(certFile, () => createSecureContext({ cert, key }));
   return { cert, key, clientCa, validTo: new Date(leaf.validTo) };
 }
 
@@ -117,7 +129,7 @@ function parsePem<T>(file: string, parse: () => T): T {
   }
 }
 
-function isSame(a: TlsContents, b: TlsContents): boolean {
+function isSame(a: PemFiles, b: PemFiles): boolean {
   const caIsSame = a.clientCa === undefined || b.clientCa === undefined ? a.clientCa === b.clientCa : a.clientCa.equals(b.clientCa);
   return a.cert.equals(b.cert) && a.key.equals(b.key) && caIsSame;
 }

@@ -178,4 +178,17 @@ describe('the files of TLS', () => {
     expect(changes).toEqual(['renewed']);
     expect(files.contents.validTo.getTime()).toBeGreaterThan(Date.now());
   });
+
+  it('are refused where a certificate further down the chain is broken: a server that took it would throw', async () => {
+    const [certFile, keyFile] = [file('chain.crt'), file('chain.key')];
+    await cp(file('server.crt'), certFile);
+    await cp(file('server.key'), keyFile);
+    const reloads: TlsReload[] = [];
+    const files = await TlsFiles.open({ certFile, keyFile }, (outcome) => reloads.push(outcome));
+    opened.push(() => files.close());
+    await writeFile(certFile, Buffer.concat([pem('server.crt'), Buffer.from('-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n')]));
+    await files.reload();
+    expect(reloads).toMatchObject([{ ok: false, error: { message: expect.stringContaining(certFile) as string } }]);
+    expect(files.contents.cert).toEqual(pem('server.crt'));
+  });
 });

@@ -1,17 +1,10 @@
 import { Server, ServerCredentials, status as grpcStatus } from '@grpc/grpc-js';
-import type { CallListener, GrpcTransport, TransportOptions } from '../grpc-transport.ts';
+import { type CallListener, type GrpcTransport, resetLimitsOff, type TransportOptions } from '../grpc-transport.ts';
 import { parseListenAddress, removeStaleSocket, setSocketMode } from '../listen-address.ts';
 import type { ProcessingRequest, StreamAccessLogsMessage } from '../messages.ts';
 import { type AccessLogHandlers, accessLogService, type ExternalProcessorHandlers, externalProcessorService } from '../proto.ts';
 import type { ProcessCall } from '../stream.ts';
 import type { TlsFiles } from '../tls-files.ts';
-
-/**
- * Envoy resets every ext_proc stream when it is done with it. Node's HTTP/2 server takes 1000 resets, then 33 a second, for
- * an attack, and then ends the connection with all its requests (envoy#38661). These limits are as good as none: here nobody can tell one from
- * the other.
- */
-const resetLimits = { streamResetBurst: 1_000_000_000, streamResetRate: 1_000_000_000 };
 
 /** Serves gRPC by grpc-js and the generic codec: what the other transport is compared with, and the way back from it. */
 export async function startGrpcJsTransport(options: TransportOptions): Promise<GrpcTransport> {
@@ -143,5 +136,5 @@ const outdated = 'this version of @grpc/grpc-js hides what Fairlead must set; us
 function raiseResetLimits(server: Server): void {
   const inner = server as unknown as { commonServerOptions?: Record<string, unknown> };
   if (typeof inner.commonServerOptions !== 'object') throw new Error(outdated);
-  Object.assign(inner.commonServerOptions, resetLimits);
+  Object.assign(inner.commonServerOptions, resetLimitsOff);
 }

@@ -1,7 +1,8 @@
 import { EventEmitter } from 'node:events';
 import { Metadata, type Server, type ServiceDefinition, status as grpcStatus, type UntypedHandleCall, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { CallListener } from '../grpc-transport.ts';
-import { type Http2Call, type Method, prefixBytes } from './call.ts';
+import type { Http2Call, Method } from './call.ts';
+import { prefixBytes } from './deframer.ts';
 
 /** An error as grpc-js services report it. */
 interface ServiceFailure {

@@ -3,12 +3,9 @@ import { status as grpcStatus } from '@grpc/grpc-js';
 import type { CallListener } from '../grpc-transport.ts';
 import type { StreamPeer } from '../stream.ts';
 import type { Encoded } from '../wire/writer.ts';
-import { Deframer, type FramingError } from './deframer.ts';
+import { Deframer, type FramingError, prefixBytes } from './deframer.ts';
 
 // How a gRPC call looks in HTTP/2: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
-
-/** Bytes of a message's prefix: flag and length. */
-export const prefixBytes = 5;
 
 /** A method that can be called; all calls are read and answered as streams, since a single message looks no different. */
 export interface Method<Request, Response> {
@@ -37,8 +34,7 @@ const answerHeaders = [':status', '200', 'content-type', 'application/grpc'];
 const respondHeaders = (takesHeaderList ? answerHeaders : { ':status': 200, 'content-type': 'application/grpc' }) as OutgoingHttpHeaders;
 // Node's types lack `sendDate`.
 const respondOptions: ServerStreamResponseOptions & { sendDate: false } = { waitForTrailers: true, sendDate: false };
-/** For an answer that is nothing but its end. */
-export const trailersOnlyOptions: ServerStreamResponseOptions & { sendDate: false } = { endStream: true, sendDate: false };
+const trailersOnlyOptions: ServerStreamResponseOptions & { sendDate: false } = { endStream: true, sendDate: false };
 const okTrailers: OutgoingHttpHeaders = { 'grpc-status': '0' };
 
 /** The call that a stream carries: listeners are shared by all streams and find it here. */
@@ -147,7 +143,7 @@ export class Http2Call<Request, Response> {
       stream.end();
     } else {
       this.#isAnswered = true;
-      stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...this.#trailers }, trailersOnlyOptions);
+      respondTrailersOnly(stream, this.#trailers);
       this.#hasSentAll = true;
     }
     // What still comes is passed over.
@@ -242,6 +238,11 @@ export class Http2Call<Request, Response> {
   }
 }
 
+/** Answers with nothing but the end. */
+export function respondTrailersOnly(stream: ServerHttp2Stream, trailers: OutgoingHttpHeaders): void {
+  stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...trailers }, trailersOnlyOptions);
+}
+
 /** Status and message; other characters than printable ASCII are percent-encoded, as gRPC has it. */
 export function toTrailers(code: grpcStatus, message: string): OutgoingHttpHeaders {
   if (message === '') return { 'grpc-status': String(code) };
@@ -276,7 +277,8 @@ function destroyStream(stream: ServerHttp2Stream): void {
   stream.destroy();
 }
 
-function closeQuietly(stream: ServerHttp2Stream): void {
+/** Closes what was answered, in the next turn: Node sends the answer first. */
+export function closeQuietly(stream: ServerHttp2Stream): void {
   setImmediate(() => {
     if (!stream.destroyed && !stream.closed) stream.close(constants.NGHTTP2_NO_ERROR);
   });

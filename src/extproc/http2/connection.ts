@@ -1,6 +1,7 @@
 import { constants, type Http2Session } from 'node:http2';
 import type { ConnectionLimits } from '../grpc-transport.ts';
 import type { StreamPeer } from '../stream.ts';
+import { ResetGuard } from './reset-guard.ts';
 
 /** With the 64 KiB that HTTP/2 begins with, all streams of a connection would share what one large body takes. */
 const windowBytes = 16_777_216;
@@ -10,6 +11,7 @@ export class Connection {
   readonly #session: Http2Session;
   readonly #limits: ConnectionLimits;
   readonly #timers = new Set<NodeJS.Timeout>();
+  #guard: ResetGuard | undefined;
   /** What its streams find out about the client, for one another. */
   readonly peer: StreamPeer = { honoursOverrides: false };
 
@@ -43,9 +45,11 @@ export class Connection {
     this.#session.destroy(undefined, constants.NGHTTP2_CANCEL);
   }
 
-  /** Ends the connection of a client that does what only an attacker does. */
-  calm(): void {
-    this.#session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  /** Counts a call that was reset before anything was answered. As many as only an attacker resets end the connection. */
+  countUnansweredReset(): void {
+    const nowMs = performance.now();
+    this.#guard ??= new ResetGuard(nowMs);
+    if (!this.#guard.admits(nowMs)) this.#session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
   }
 
   #ping(): void {

@@ -1,7 +1,8 @@
 /** What is wrong with the framing of a call; nothing can be read after it. */
 export type FramingError = 'too-large' | 'compressed' | 'bad-flag';
 
-const prefixBytes = 5;
+/** Bytes of a message's prefix: flag and length. */
+export const prefixBytes = 5;
 /** Allocated at first for a message that spans chunks: a prefix alone, which costs its sender nothing, must not take its whole length. */
 const firstAllocationBytes = 262_144;
 

@@ -1,5 +1,4 @@
 import {
-  constants,
   createSecureServer,
   createServer,
   type Http2SecureServer,
@@ -10,7 +9,7 @@ import {
 } from 'node:http2';
 import { Server as NetServer, type Socket } from 'node:net';
 import { status as grpcStatus } from '@grpc/grpc-js';
-import type { GrpcServices, GrpcTransport, TransportOptions } from '../grpc-transport.ts';
+import { type GrpcServices, type GrpcTransport, resetLimitsOff, type TransportOptions } from '../grpc-transport.ts';
 import { parseListenAddress, removeStaleSocket, setSocketMode } from '../listen-address.ts';
 import type { ProcessingRequest, ProcessingResponse, StreamAccessLogsMessage, StreamAccessLogsResponse } from '../messages.ts';
 import { accessLogService, externalProcessorService } from '../proto.ts';
@@ -19,21 +18,15 @@ import { decodeStreamAccessLogsMessage } from '../wire/access-log-message.ts';
 import { decodeProcessingRequest } from '../wire/processing-request.ts';
 import { encodeProcessingResponse } from '../wire/processing-response.ts';
 import { adoptServices } from './adopted-services.ts';
-import { type CallSettings, Http2Call, type Method, prefixBytes, toTrailers, trailersOnlyOptions } from './call.ts';
+import { type CallSettings, closeQuietly, Http2Call, type Method, respondTrailersOnly, toTrailers } from './call.ts';
 import { Connection } from './connection.ts';
-import { ResetGuard } from './reset-guard.ts';
+import { prefixBytes } from './deframer.ts';
 
 /** Bodies come whole or in large pieces: with the 64 KiB that HTTP/2 begins with, one of 220 KB would wait for each. */
 const streamWindowBytes = 1_048_576;
 
 /** Node counts what is queued for sending and refuses streams above this, in MiB. Its own default is 10, which echoed bodies fill. */
 const sessionMemoryMib = 1_024;
-
-/**
- * Node's own limit of resets is off: it counts those by which Envoy ends every call, and answers the 1001st by ending the connection and all
- * that is on it (envoy#38661). {@link ResetGuard} counts better.
- */
-const resetLimits = { streamResetBurst: 1_000_000_000, streamResetRate: 1_000_000_000 };
 
 /** Longest TLS handshake, in ms. */
 const handshakeMsMax = 10_000;
@@ -43,7 +36,7 @@ export async function startHttp2Transport(options: TransportOptions): Promise<Gr
   const address = parseListenAddress(options.address);
   const { tls, services, resetLimit } = options;
   const methods = toMethods(services);
-  const settings = { settings: { initialWindowSize: streamWindowBytes, enablePush: false }, maxSessionMemory: sessionMemoryMib, ...resetLimits };
+  const settings = { settings: { initialWindowSize: streamWindowBytes, enablePush: false }, maxSessionMemory: sessionMemoryMib, ...resetLimitsOff };
   let server: Http2Server | Http2SecureServer;
   if (tls === undefined) {
     server = createServer(settings);
@@ -66,27 +59,17 @@ export async function startHttp2Transport(options: TransportOptions): Promise<Gr
     session.once('close', () => connections.delete(session));
   });
 
-  const guards = new WeakMap<Http2Session, ResetGuard>();
-  const countReset = ({ session }: ServerHttp2Stream): void => {
-    if (session === undefined) return;
-    let guard = guards.get(session);
-    if (guard === undefined) guards.set(session, (guard = new ResetGuard(performance.now())));
-    if (!guard.admits(performance.now())) connections.get(session)?.calm();
-  };
+  const connectionOf = ({ session }: ServerHttp2Stream): Connection | undefined => (session === undefined ? undefined : connections.get(session));
   const callSettings: CallSettings = {
     messageBytesMax: options.messageBytesMax,
-    onUnansweredReset: resetLimit === 'guard' ? countReset : undefined,
+    onUnansweredReset: resetLimit === 'guard' ? (stream) => connectionOf(stream)?.countUnansweredReset() : undefined,
   };
   server.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
     stream.on('error', ignoreError);
     (stream as unknown as { _destroy: Destroy })._destroy = destroyWithoutTrace;
     const method = headers[':method'] === 'POST' && isGrpc(headers['content-type']) ? methods.get(headers[':path'] ?? '') : undefined;
     if (method === undefined) refuse(stream, headers);
-    else {
-      const { session } = stream;
-      const peer = session === undefined ? undefined : connections.get(session)?.peer;
-      Http2Call.start(stream, method, headers['grpc-encoding'] as string | undefined, callSettings, peer);
-    }
+    else Http2Call.start(stream, method, headers['grpc-encoding'] as string | undefined, callSettings, connectionOf(stream)?.peer);
   });
   // A connection or handshake that goes wrong concerns its client alone.
   server.on('sessionError', ignoreError);
@@ -160,14 +143,9 @@ function refuse(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
   if (stream.destroyed || stream.closed) return;
   if (!isGrpc(headers['content-type'])) stream.respond({ ':status': 415 }, { endStream: true });
   else if (headers[':method'] !== 'POST') stream.respond({ ':status': 405, allow: 'POST' }, { endStream: true });
-  else {
-    const trailers = toTrailers(grpcStatus.UNIMPLEMENTED, `unknown method ${headers[':path'] ?? ''}`);
-    stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...trailers }, trailersOnlyOptions);
-  }
+  else respondTrailersOnly(stream, toTrailers(grpcStatus.UNIMPLEMENTED, `unknown method ${headers[':path'] ?? ''}`));
   stream.resume();
-  setImmediate(() => {
-    if (!stream.destroyed && !stream.closed) stream.close(constants.NGHTTP2_NO_ERROR);
-  });
+  closeQuietly(stream);
 }
 
 /** Node's own `close` of an http2 server also closes its connections, together with streams that are on their way. */

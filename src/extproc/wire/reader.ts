@@ -4,7 +4,7 @@ import { isUtf8 } from 'node:buffer';
 export class WireError extends Error {}
 
 /** How values are written (protobuf.dev/programming-guides/encoding, "Message Structure"). A tag is `field << 3 | wire type`. */
-export const WireType = { VARINT: 0, FIXED64: 1, BYTES: 2, START_GROUP: 3, END_GROUP: 4, FIXED32: 5 } as const;
+const WireType = { VARINT: 0, FIXED64: 1, BYTES: 2, START_GROUP: 3, END_GROUP: 4, FIXED32: 5 } as const;
 
 /** Deepest nesting taken, of messages and groups: as much as protobuf's own parsers take. */
 export const depthMax = 100;
