@@ -2,15 +2,14 @@ import type { Context, Hono } from 'hono';
 import * as z from 'zod';
 import { toHostPort } from '../core/data-parallel-rank.ts';
 import type { FleetView } from '../fleet/fleet-view.ts';
-import type { EndpointDefinition } from '../fleet/endpoint.ts';
-import type { FleetMembers } from '../router/fleet-members.ts';
+import type { EndpointListOutcome, FleetMembers } from '../router/fleet-members.ts';
 import type { ConfigReload } from '../router/reload-events.ts';
 import type { RouteWeights, RouteWeightsChange } from '../router/route-weights.ts';
 
 /** States that an operator can put an endpoint in. */
 export type OperatorState = 'ready' | 'draining' | 'not-ready';
 
-/** What an operator can change while the router runs. Held in memory: a restart, and the other routers, know nothing of it. */
+/** What an operator can change while the router runs. Held in memory, over no restart; states of endpoints by all routers that share theirs, all else by this one alone. */
 export interface Controls {
   /** Sets the state of an endpoint, of all its ranks where it has several. Returns which part of the name was unknown; undefined: done. */
   setEndpointState(pool: string, address: string, state: OperatorState): 'pool' | 'endpoint' | undefined;
@@ -33,11 +32,6 @@ export type EndpointAdded =
   | { readonly kind: 'no-pool' }
   | { readonly kind: 'wrong'; readonly problems: readonly { readonly path: string; readonly message: string }[] };
 
-/** An endpoint that was read, with its ranks, or what is wrong with it. */
-export type EndpointOutcome =
-  | { readonly ok: true; readonly endpoints: readonly EndpointDefinition[] }
-  | { readonly ok: false; readonly problems: readonly { readonly path: string; readonly message: string }[] };
-
 /** Something that an operator changed, for the log: whoever looks for the cause later finds no configuration that says it. */
 export type OperatorChange =
   | { readonly pool: string; readonly endpoint: string; readonly state: OperatorState }
@@ -51,8 +45,8 @@ export interface ControlsOptions {
   /** Sets an endpoint's state, in all routers that share theirs. False: the pool has no such endpoint. */
   readonly operate: (pool: string, address: string, state: OperatorState) => boolean;
   readonly members: Pick<FleetMembers, 'add' | 'remove'>;
-  /** Reads what a caller wrote of an endpoint of a pool. Never throws. */
-  readonly parseEndpoint: (pool: string, written: unknown) => EndpointOutcome;
+  /** Reads what a caller wrote of an endpoint of a pool, as a list of one: its ranks, or what is wrong. Never throws. */
+  readonly parseEndpoint: (pool: string, written: unknown) => EndpointListOutcome;
   readonly reload: () => ConfigReload;
   /** Is told of each change that holds. */
   readonly changed: (change: OperatorChange) => void;
@@ -70,7 +64,7 @@ export function createControls({ fleet, weights, operate, changed, members, pars
     addEndpoint: (pool, written) => {
       if (fleet.pool(pool) === undefined || fleet.isLeaving(pool)) return { kind: 'no-pool' };
       const read = parseEndpoint(pool, written);
-      // They were given as a list of one.
+      // Their paths begin with the place in the list.
       if (!read.ok) return { kind: 'wrong', problems: read.problems.map(({ path, message }) => ({ path: path.replace(/^\[0\]\.?/, ''), message })) };
       const address = toHostPort(read.endpoints[0]?.address ?? '');
       if (!members.add(pool, read.endpoints)) return { kind: 'no-pool' };
@@ -121,7 +115,7 @@ const weightsChange = z.strictObject({
   shiftShare: z.number().optional(),
 });
 /** Largest change taken, in bytes. */
-export const bodyBytesMax = 65_536;
+const bodyBytesMax = 65_536;
 /** For the answer: whoever reads it may think that it is for good, and for all. */
 const holds = 'in this router, until it restarts';
 
@@ -219,12 +213,17 @@ export async function readBody(context: Context): Promise<{ readonly ok: boolean
   return bytes === 0 ? { ok: true } : { ok: true, body: Buffer.concat(chunks).toString('utf8') };
 }
 
+/** The answer to a body that {@link readBody} did not take. */
+export function tooLarge(context: Context): Response {
+  return fail(context, 413, 'too_large', `A change is at most ${bodyBytesMax} bytes.`);
+}
+
 async function readJson<T>(context: Context, schema: z.ZodType<T>): Promise<{ ok: true; value: T } | { ok: false; answer: Response }> {
   if (!/^application\/json\s*(;|$)/i.test(context.req.header('content-type') ?? '')) {
     return { ok: false, answer: fail(context, 415, 'not_json', 'Send JSON, with content-type: application/json.') };
   }
   const { ok, body = '' } = await readBody(context);
-  if (!ok) return { ok: false, answer: fail(context, 413, 'too_large', `A change is at most ${bodyBytesMax} bytes.`) };
+  if (!ok) return { ok: false, answer: tooLarge(context) };
   let written: unknown;
   try {
     written = JSON.parse(body);

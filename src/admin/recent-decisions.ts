@@ -18,8 +18,9 @@ export interface RecentDecision extends Explanation {
   readonly end: { readonly ending: string; readonly status: number | null; readonly durationMs: number; readonly firstTokenMs: number | null } | null;
 }
 
-/** Decisions kept at most. */
+/** Decisions kept at most, and told where nobody says how many. */
 export const recentDecisionsMax = 256;
+export const recentDecisionsDefault = 20;
 /** And endpoints in all of them together: with thousands of endpoints, fewer decisions are kept. */
 const endpointsMax = 100_000;
 

@@ -7,7 +7,7 @@ import { type ChangeReport, changesMax } from './change-report.ts';
 import type { ConfigReport } from './config-report.ts';
 import { addControls, type Controls, controlPages, isControl, refuseCaller } from './controls.ts';
 import type { FleetReport } from './fleet-report.ts';
-import { type RecentDecision, recentDecisionsMax } from './recent-decisions.ts';
+import { type RecentDecision, recentDecisionsDefault, recentDecisionsMax } from './recent-decisions.ts';
 
 /** One thing that has to be in order before requests may come. */
 export interface ReadinessPart {
@@ -62,7 +62,7 @@ const pages = {
   '/api/v1/autoscale': 'servers that each pool should have, and why; /api/v1/autoscale/POOL for one, as autoscalers read it',
   '/api/v1/changes': `the last ${changesMax} changes of endpoints' states and their causes, newest first`,
   '/api/v1/config': 'which configuration is in force, what came of the last reload, and where endpoints come from',
-  '/api/v1/decisions': `the last decisions and how they came about, newest first; ?limit=1 to ${recentDecisionsMax}, default 20`,
+  '/api/v1/decisions': `the last decisions and how they came about, newest first; ?limit=1 to ${recentDecisionsMax}, default ${recentDecisionsDefault}`,
   '/api/v1/fleet': 'pools and endpoints as this router sees them, and their load',
 } as const;
 
@@ -129,18 +129,23 @@ export function createAdminApp({ readiness, registry, fleet, decisions, changes,
       : context.json(report);
   });
   app.get('/api/v1/decisions', (context) => {
-    const limit = context.req.query('limit') ?? '20';
+    const limit = context.req.query('limit') ?? String(recentDecisionsDefault);
     if (!/^[1-9]\d{0,2}$/.test(limit) || Number(limit) > recentDecisionsMax) {
       return context.json({ error: { code: 'bad_limit', message: `Expected limit=1 to limit=${recentDecisionsMax}.` } }, 400);
     }
     return context.json({ decisions: decisions(Number(limit)) });
   });
   app.notFound((context) => context.json({ error: { code: 'not_found', message: 'Nothing is here; GET / lists what there is.' } }, 404));
+  answerErrors(app, onError);
+  return app;
+}
+
+/** Tells `onError` what a page threw, and the caller that its log says it. */
+export function answerErrors(app: Hono, onError: AdminOptions['onError']): void {
   app.onError((error, context) => {
     onError?.(error);
     return context.json({ error: { code: 'internal_error', message: 'The router failed to answer; its log says why.' } }, 500);
   });
-  return app;
 }
 
 function listen(server: Server, address: string): Promise<void> {

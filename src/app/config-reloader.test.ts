@@ -150,6 +150,15 @@ describe('the files', () => {
     expect(trial.told).toHaveLength(before);
   });
 
+  it('are watched also where the configuration that names them was refused: one may come after it', async () => {
+    const trial = create(pools);
+    trial.reloader.start();
+    trial.write(`${pools}\nexplain: { header: true, tokenFile: token }`);
+    await expect.poll(() => trial.told.at(-1)?.outcome, { timeout: 5_000 }).toBe('refused');
+    trial.write('sixteen-characters', 'token');
+    await applied(trial, 1);
+  });
+
   it('are taken up also where they changed before they were watched, and only then', async () => {
     const changed = create(pools);
     changed.write(`${pools}\nlog: { level: debug }`);

@@ -42,6 +42,8 @@ export interface ReloaderOptions {
 export class ConfigReloader {
   readonly #options: ReloaderOptions;
   #running: CompiledConfig;
+  /** As it was read last, in force or not. */
+  #read: LoadOutcome;
   #status: ConfigStatus;
   #watch: { readonly files: readonly string[]; readonly watch: FileWatch } | undefined;
   #stopped = false;
@@ -50,6 +52,7 @@ export class ConfigReloader {
     const { file, running, warnings, wallMs } = options;
     this.#options = options;
     this.#running = running;
+    this.#read = { ok: true, config: running, warnings };
     this.#status = { file, version: versionOf(running), loadedAtMs: wallMs(), warnings, lastReload: undefined };
   }
 
@@ -71,15 +74,14 @@ export class ConfigReloader {
   /** Reads the configuration now. Never throws: what cannot be put into force is refused. */
   reload(cause: ReloadCause): ConfigReload {
     const { file, events, wallMs } = this.#options;
-    const outcome = this.#try();
-    const reload: ConfigReload = { ...outcome, cause, file };
+    const { warnings, ...came } = this.#try();
+    const reload: ConfigReload = { ...came, cause, file };
     const atMs = wallMs();
-    const { warnings } = outcome;
     this.#status = {
       ...this.#status,
-      ...(outcome.outcome !== 'refused' && { warnings }),
-      ...(outcome.outcome === 'applied' && { version: outcome.version, loadedAtMs: atMs }),
-      lastReload: { outcome: reload.outcome, cause, file, version: reload.version, problems: reload.problems, atMs },
+      ...(came.outcome !== 'refused' && { warnings }),
+      ...(came.outcome === 'applied' && { version: came.version, loadedAtMs: atMs }),
+      lastReload: { ...reload, atMs },
     };
     events.configReloaded(reload);
     this.#follow();
@@ -92,16 +94,15 @@ export class ConfigReloader {
     ) {
     const { file, load, apply } = this.#options;
     const loaded = load(file);
+    this.#read = loaded;
     if (!loaded.ok) return { outcome: 'refused', version: undefined, problems: loaded.problems, warnings: [] };
     const { warnings } = loaded;
     const version = versionOf(loaded.config);
     const problems = findFrozen(this.#running, loaded.config);
     if (problems.length > 0) return { outcome: 'refused', version, problems, warnings };
+    if (isSame(loaded, { ok: true, config: this.#running, warnings })) return { outcome: 'unchanged', version, problems: [], warnings };
     // One that was made up stays: sessions go by it.
     const config: CompiledConfig = { ...loaded.config, affinitySecret: this.#running.affinitySecret };
-    if (this.#isInForce(loaded)) {
-      return { outcome: 'unchanged', version, problems: [], warnings };
-    }
     try {
       apply(config);
     } catch (error) {
@@ -115,7 +116,9 @@ export class ConfigReloader {
   #follow(): void {
     const { file, settleMs, pollMs } = this.#options;
     const { settings, files } = this.#running;
-    const wanted = settings.reload.watch && !this.#stopped ? [...new Set([file, ...files.read])] : [];
+    // Also those of one that was refused: what is wrong with it may be put right there, as where a file that it names comes after it.
+    const read = this.#read.ok ? this.#read.config.files.read : (this.#read.read ?? []);
+    const wanted = settings.reload.watch && !this.#stopped ? [...new Set([file, ...files.read, ...read])] : [];
     if (isDeepStrictEqual(wanted, this.#watch?.files ?? [])) return;
     this.#watch?.watch.stop();
     this.#watch = undefined;
@@ -129,13 +132,16 @@ export class ConfigReloader {
     this.#watch = { files: wanted, watch };
     void watch.start().then(() => {
       // What changed between being read and being watched.
-      if (this.#watch?.watch === watch && !this.#stopped && !this.#isInForce(this.#options.load(file))) this.reload('file');
+      if (this.#watch?.watch === watch && !this.#stopped && !isSame(this.#options.load(file), this.#read)) this.reload('file');
     });
   }
+}
 
-  /** Whether a configuration is the one in force, but for a secret that was made up. */
-  #isInForce(loaded: LoadOutcome): boolean {
-    const { settings, files } = this.#running;
-    return loaded.ok && isDeepStrictEqual([loaded.config.settings, loaded.config.files], [settings, files]);
-  }
+/** Whether two readings came to the same, but for a secret that was made up. */
+function isSame(a: LoadOutcome, b: LoadOutcome): boolean {
+  return isDeepStrictEqual(toComparable(a), toComparable(b));
+}
+
+function toComparable(read: LoadOutcome): unknown {
+  return read.ok ? [read.config.settings, read.config.files] : read;
 }

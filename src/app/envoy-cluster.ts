@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { parseHostPort } from '../config/schema.ts';
 
 /** How Envoy's side of TLS finds what it needs: paths on Envoy's machine. */
@@ -16,14 +17,12 @@ export interface ClusterOptions {
   readonly tls?: ClusterTls | undefined;
 }
 
-const ipv4 = /^\d+\.\d+\.\d+\.\d+$/;
-
 /**
  * Envoy's cluster of Fairlead, as envoy/envoy.yaml has it: for decisions and access logs alike, one endpoint for each worker. Envoy keeps
  * one HTTP/2 connection for each of its own threads and endpoint, so that a port with several workers behind it would leave some idle.
  */
 export function createEnvoyCluster({ name, endpoints, tls }: ClusterOptions): Readonly<Record<string, unknown>> {
-  const isNamed = endpoints.some((endpoint) => !endpoint.startsWith('unix:') && !isIp(parseHostPort(endpoint)?.host ?? ''));
+  const isNamed = endpoints.some((endpoint) => !endpoint.startsWith('unix:') && isIP(parseHostPort(endpoint)?.host ?? '') === 0);
   return {
     name,
     type: isNamed ? 'STRICT_DNS' : 'STATIC',
@@ -90,8 +89,4 @@ function toTransportSocket({ ca, client }: ClusterTls): Readonly<Record<string, 
       },
     },
   };
-}
-
-function isIp(host: string): boolean {
-  return ipv4.test(host) || host.includes(':');
 }

@@ -6,7 +6,7 @@ export function formatFleet({ router, sharing, routers, pools }: FleetReport): s
   const state =
     sharing.kind === 'memory'
       ? 'memory: this router alone'
-      : `redis: ${sharing.connected ? 'connected' : 'DEGRADED'}, ${sharing.pushing ? 'events pushed' : 'snapshots only'}, last heard ${sharing.snapshotAgeMs ?? '?'} ms ago`;
+      : `${sharing.kind}: ${sharing.connected ? 'connected' : 'DEGRADED'}, ${sharing.pushing ? 'events pushed' : 'snapshots only'}, last heard ${sharing.snapshotAgeMs ?? '?'} ms ago`;
   const lines = [`router ${router.id} (${router.state}, up ${router.uptimeS} s)`, `state  ${state}`];
   if (sharing.trouble !== null) lines.push(`       ${sharing.trouble.message}`);
   if (routers.length > 0) {

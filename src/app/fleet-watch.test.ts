@@ -62,6 +62,14 @@ describe('the table', () => {
     expect(formatFleet(report)).toMatch(/10\.0\.0\.1:80 \(reserve\) +ejected +1 min +failures \(503 \?\[31m\), tried in 900 ms +1 +2 +3 +40/);
   });
 
+  it.each([
+    ['memory', 'memory: this router alone'],
+    ['workers', 'workers: connected, events pushed, last heard 40 ms ago'],
+    ['redis', 'redis: connected, events pushed, last heard 40 ms ago'],
+  ] as const)('says what carries state: %s', (kind, state) => {
+    expect(formatFleet({ ...report, sharing: { kind, connected: true, pushing: true, snapshotAgeMs: 40, trouble: null } })).toContain(`state  ${state}\n`);
+  });
+
   it('lets nothing through that steers a terminal', () => {
     expect(formatFleet(report)).not.toContain('\u001b');
   });

@@ -2,7 +2,7 @@ import { readEndpointList } from '../config/endpoint-list.ts';
 import type { CompiledConfig } from '../config/load-outcome.ts';
 import { DnsDiscovery } from '../discovery/dns-discovery.ts';
 import { FileDiscovery } from '../discovery/file-discovery.ts';
-import type { DiscoverySource, FleetMembers } from '../router/fleet-members.ts';
+import { type DiscoverySource, discoverySources, type FleetMembers } from '../router/fleet-members.ts';
 import type { Discovery, DiscoveryListener, DiscoveryProblem, Rng } from '../router/ports.ts';
 import type { ReloadEvents } from '../router/reload-events.ts';
 
@@ -33,8 +33,10 @@ interface Running {
   readonly discovery: Discovery;
 }
 
-/** What is to run, by a text that is another one wherever anything about it is. */
-type Wanted = ReadonlyMap<string, { readonly pool: string; readonly source: DiscoverySource; readonly from: string; readonly create: (listener: DiscoveryListener) => Discovery }>;
+/** What is to run. */
+interface Wanted extends Pick<DiscoveryStatus, 'pool' | 'source' | 'from'> {
+  readonly create: (listener: DiscoveryListener) => Discovery;
+}
 
 /** The sources of endpoints that the configuration names, running. */
 export class PoolDiscoveries {
@@ -102,27 +104,23 @@ export class PoolDiscoveries {
 
 /** Which discoveries each pool of a configuration has. */
 export function sourcesOf({ settings }: Pick<CompiledConfig, 'settings'>): ReadonlyMap<string, ReadonlySet<DiscoverySource>> {
-  return new Map(
-    settings.pools.map(({ name, discovery }) => [
-      name,
-      new Set<DiscoverySource>([...(discovery?.file === undefined ? [] : ['file' as const]), ...(discovery?.dns === undefined ? [] : ['dns' as const])]),
-    ]),
-  );
+  return new Map(settings.pools.map(({ name, discovery }) => [name, new Set(discoverySources.filter((source) => discovery?.[source] !== undefined))]));
 }
 
-function toWanted({ settings, files }: CompiledConfig, rng: Rng): Wanted {
-  const wanted: [string, { pool: string; source: DiscoverySource; from: string; create: (listener: DiscoveryListener) => Discovery }][] = [];
+/** By a text that is another one wherever anything about it is. */
+function toWanted({ settings, files }: CompiledConfig, rng: Rng): ReadonlyMap<string, Wanted> {
+  const wanted = new Map<string, Wanted>();
   for (const { name: pool, discovery, labels = {} } of settings.pools) {
     const file = files.endpointLists.get(pool);
     if (file !== undefined) {
       const create = (listener: DiscoveryListener): Discovery => new FileDiscovery({ file, read: (path) => readEndpointList(path, labels), listener });
-      wanted.push([JSON.stringify([pool, 'file', file, labels]), { pool, source: 'file', from: file, create }]);
+      wanted.set(JSON.stringify([pool, 'file', file, labels]), { pool, source: 'file', from: file, create });
     }
     const dns = discovery?.dns;
     if (dns !== undefined) {
       const create = (listener: DiscoveryListener): Discovery => new DnsDiscovery({ settings: dns, labels, listener, rng });
-      wanted.push([JSON.stringify([pool, 'dns', dns, labels]), { pool, source: 'dns', from: `${dns.name} ${dns.type}`, create }]);
+      wanted.set(JSON.stringify([pool, 'dns', dns, labels]), { pool, source: 'dns', from: `${dns.name} ${dns.type}`, create });
     }
   }
-  return new Map(wanted);
+  return wanted;
 }

@@ -42,9 +42,12 @@ export function serveCommand(): Command {
       });
       const origin = { file: path.resolve(file), warnings: outcome.warnings };
       const workers = toWorkerCount(asked ?? outcome.config.settings.workers);
+      // Log lines are written in the background: those under way get the time to come out, in their order.
+      const exit = (code: number): void => void setTimeout(() => process.exit(code), lastLinesMs);
       const starting = start(outcome.config, origin, workers, logger).catch((error: unknown) => {
         process.stderr.write(`fairlead: ${error instanceof Error ? error.message : String(error)}\n`);
-        process.exitCode = 1;
+        // What was started before it failed, such as the exchange with Redis, would keep the process alive.
+        exit(1);
         return undefined;
       });
       let signals = 0;
@@ -54,8 +57,6 @@ export function serveCommand(): Command {
           logger.warn({ signal }, 'second signal: stopping at once');
           process.exit(1);
         }
-        // Log lines are written in the background: those under way get the time to come out, in their order.
-        const exit = (code: number): void => void setTimeout(() => process.exit(code), lastLinesMs);
         // A signal may come while everything still starts: then it is stopped once it is up.
         starting.then((service) => service?.drain()).then(
           () => exit(0),

@@ -28,7 +28,7 @@ import { findCoverage, type PoolCoverage } from '../router/coverage.ts';
 import { HealthWatch } from '../router/health-watch.ts';
 import type { Clock, Rng, StateExchange } from '../router/ports.ts';
 import type { ProbeSettings } from '../router/probe-verdict.ts';
-import type { ReloadCause } from '../router/reload-events.ts';
+import type { ConfigReload, ReloadCause } from '../router/reload-events.ts';
 import { RouteWeights } from '../router/route-weights.ts';
 import { Router } from '../router/router.ts';
 import { ScalingWatch, scalingTickMs } from '../router/scaling-watch.ts';
@@ -121,6 +121,7 @@ export async function startService(config: CompiledConfig, origin: ConfigOrigin,
     hearsAll: () => hearsAll(exchange),
     publish: (pool, row) => exchange.publish({ kind: 'health', pool, address: row.address, row }),
     changed: (change) => events.endpointChanged(change),
+    withheld: (pool, address, cause) => events.ejectionWithheld(pool, address, cause),
   });
   sharedState.health = health;
   const scaling = new ScalingWatch({ routerId, fleet, settings: config.scaling, health, exchange, clock });
@@ -176,8 +177,12 @@ export async function startService(config: CompiledConfig, origin: ConfigOrigin,
     ...toTransportOptions(config, logger),
     context: () => context,
   });
+  const reload = (cause: ReloadCause): ConfigReload => {
+    discoveries.refresh();
+    return reloader.reload(cause);
+  };
   const changed = (change: OperatorChange): void => {
-    logger.warn({ event: 'changed_by_hand', ...change }, 'An operator changed this through the admin API. It holds in this router alone, until it restarts or is changed back.');
+    logger.warn({ event: 'changed_by_hand', ...change }, 'An operator changed this through the admin API. It holds until it is changed back or this router restarts: states of endpoints in all routers that share theirs, all else in this one alone.');
   };
   const adminOptions: AdminOptions = {
     address: settings.listen.admin,
@@ -186,7 +191,7 @@ export async function startService(config: CompiledConfig, origin: ConfigOrigin,
       { name: 'grpc', ready: state === 'serving', reason: state === 'serving' ? 'serving' : state },
       // Never in the way of requests: without Redis they are routed on what is known here.
       { name: 'state', ready: true, reason: describeState(exchange) },
-      ...findCoverage(fleet, running.table, weights)
+      ...findCoverage(fleet, running.table, { weights, wallMs: Date.now() })
         .filter(({ pool }) => !fleet.isLeaving(pool))
         .map((coverage) => ({ name: `pool:${coverage.pool}`, ready: coverage.unserved.length === 0, reason: describeCoverage(coverage) })),
     ],
@@ -202,10 +207,7 @@ export async function startService(config: CompiledConfig, origin: ConfigOrigin,
           changed,
           members,
           parseEndpoint: (pool, written) => toEndpointList([written], running.settings.pools.find(({ name }) => name === pool)?.labels),
-          reload: () => {
-            discoveries.refresh();
-            return reloader.reload('api');
-          },
+          reload: () => reload('api'),
         })
       : undefined,
     config: () => toConfigReport(reloader.status, discoveries.status),
@@ -291,10 +293,6 @@ export async function startService(config: CompiledConfig, origin: ConfigOrigin,
     site === undefined ? 'serving' : 'worker serving',
   );
 
-  const reload = (cause: ReloadCause): void => {
-    discoveries.refresh();
-    reloader.reload(cause);
-  };
   let draining: Promise<void> | undefined;
   const drain = async (): Promise<void> => {
     state = 'draining';
@@ -316,7 +314,7 @@ export async function startService(config: CompiledConfig, origin: ConfigOrigin,
     await decisions.close();
     logger.info('stopped');
   };
-  return { grpcPort: grpc.port, adminPort: admin?.port ?? 0, fetch: (request) => adminApp.fetch(request), registry: metrics.registry, reopenLogs: () => decisions.reopen(), reload, drain: () => (draining ??= drain()) };
+  return { grpcPort: grpc.port, adminPort: admin?.port ?? 0, fetch: (request) => adminApp.fetch(request), registry: metrics.registry, reopenLogs: () => decisions.reopen(), reload: (cause) => void reload(cause), drain: () => (draining ??= drain()) };
 }
 
 /** A name that no other router has, and that tells people where it runs. */

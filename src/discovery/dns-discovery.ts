@@ -39,11 +39,9 @@ interface Addresses {
   readonly ttlS: number;
 }
 
-/** A look-up that gave nothing to go by. */
-class LookUpError extends Error {}
-
-/** An answer says that there is no such record, or no such name. */
-const emptyCodes: ReadonlySet<string> = new Set(['ENODATA', 'ENOTFOUND']);
+/** Codes of answers that mean no addresses, and nothing wrong: of a name that has no such record, and of one that may not even be there. */
+const noRecord: readonly string[] = ['ENODATA'];
+const noRecordOrName: readonly string[] = [...noRecord, 'ENOTFOUND'];
 
 /**
  * Endpoints that the name service names. A look-up that fails changes nothing: the last answer holds. Of SRV records those of the lowest
@@ -100,8 +98,8 @@ export class DnsDiscovery implements Discovery {
     try {
       const { endpoints, ttlS } = settings.type === 'SRV' ? await this.#lookUpServices() : await this.#lookUpAddresses(settings.type);
       if (this.#stopped) return undefined;
-      if (endpoints.length === 0 && !settings.allowEmpty) throw new LookUpError('the answer holds no addresses; with allowEmpty that means no endpoints');
-      if (endpoints.length > endpointsMax) throw new LookUpError(`the answer holds ${endpoints.length} addresses; expected at most ${endpointsMax}`);
+      if (endpoints.length === 0 && !settings.allowEmpty) throw new Error('the answer holds no addresses; with allowEmpty that means no endpoints');
+      if (endpoints.length > endpointsMax) throw new Error(`the answer holds ${endpoints.length} addresses; expected at most ${endpointsMax}`);
       this.#failures = 0;
       listener.found(endpoints);
       return ttlS;
@@ -115,7 +113,7 @@ export class DnsDiscovery implements Discovery {
 
   async #lookUpAddresses(type: 'A' | 'AAAA'): Promise<{ endpoints: EndpointDefinition[]; ttlS: number }> {
     const { settings } = this.#options;
-    const { found, ttlS } = await this.#addresses(settings.name, type, settings.allowEmpty);
+    const { found, ttlS } = await this.#addresses(settings.name, type, settings.allowEmpty ? noRecord : []);
     return { endpoints: [...new Set(found)].map((address) => this.#toEndpoint(address, settings.port ?? 0, 1)), ttlS };
   }
 
@@ -148,17 +146,17 @@ export class DnsDiscovery implements Discovery {
 
   /** IPv4 where the name has any, else IPv6. A target that is gone is left out; one that cannot be looked up makes the whole answer void. */
   async #addressesOfTarget(name: string): Promise<Addresses> {
-    const four = await this.#addresses(name, 'A', true, true);
-    return four.found.length > 0 ? four : this.#addresses(name, 'AAAA', true, true);
+    const four = await this.#addresses(name, 'A', noRecordOrName);
+    return four.found.length > 0 ? four : this.#addresses(name, 'AAAA', noRecordOrName);
   }
 
-  async #addresses(name: string, type: 'A' | 'AAAA', mayBeEmpty: boolean, mayBeUnknown = false): Promise<Addresses> {
+  /** `emptyCodes`: those that mean none. */
+  async #addresses(name: string, type: 'A' | 'AAAA', emptyCodes: readonly string[]): Promise<Addresses> {
     try {
       const records: RecordWithTtl[] = type === 'A' ? await this.#resolver.resolve4(name, { ttl: true }) : await this.#resolver.resolve6(name, { ttl: true });
       return { found: records.map(({ address }) => address), ttlS: Math.min(...records.map(({ ttl }) => ttl)) };
     } catch (error) {
-      const { code = '' } = error as NodeJS.ErrnoException;
-      if (mayBeUnknown ? emptyCodes.has(code) : mayBeEmpty && code === 'ENODATA') return { found: [], ttlS: Infinity };
+      if (emptyCodes.includes((error as NodeJS.ErrnoException).code ?? '')) return { found: [], ttlS: Infinity };
       throw error;
     }
   }

@@ -1,17 +1,12 @@
-import type { EndpointDefinition } from '../fleet/endpoint.ts';
+import type { EndpointListOutcome } from '../router/fleet-members.ts';
 import type { Discovery, DiscoveryListener } from '../router/ports.ts';
 import { FileWatch } from './file-watch.ts';
-
-/** A list of endpoints that was read, or everything that is wrong with it. */
-export type ReadOutcome =
-  | { readonly ok: true; readonly endpoints: readonly EndpointDefinition[] }
-  | { readonly ok: false; readonly problems: readonly { readonly path: string; readonly message: string }[] };
 
 export interface FileDiscoveryOptions {
   /** Absolute path. */
   readonly file: string;
   /** Reads and checks the file. Never throws. */
-  readonly read: (file: string) => ReadOutcome;
+  readonly read: (file: string) => EndpointListOutcome;
   readonly listener: DiscoveryListener;
   readonly settleMs?: number;
   readonly pollMs?: number;

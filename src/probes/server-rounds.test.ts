@@ -92,6 +92,16 @@ describe('ServerRounds', () => {
     expect(asked.map(({ atMs }) => atMs)).toEqual([90, 450, 450, 450, 450, 450]);
   });
 
+  it('lets one that comes to many wait no longer than one that comes to few', async () => {
+    const addresses = Array.from({ length: 50 }, (_, i) => `10.0.1.${i}:8000`);
+    const pool = createPool('chat', ...addresses);
+    const { of } = ask([{ pool, settings: { intervalMs: 60_000 } }], { draw: 0.9 });
+    await vi.advanceTimersByTimeAsync(10_000);
+    setEndpoints(pool, ...addresses, a);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(of(a).map(({ atMs }) => atMs)).toEqual([10_190]);
+  });
+
   it('never asks a server again before it has answered, and then at once', async () => {
     const { asked, openMax } = ask([{ pool: createPool('chat', a), settings }], { answerMs: 2_500 });
     await vi.advanceTimersByTimeAsync(8_000);

@@ -29,7 +29,7 @@ export interface RoundsOptions<S, M> {
   readonly pools: readonly AskedPool<S>[];
   readonly clock: Clock;
   readonly rng: Rng;
-  /** First questions to a pool of so many servers are spread over so long, in ms. */
+  /** First questions to so many servers of a pool, which came together, are spread over so long, in ms. */
   readonly spreadMs: (settings: S, servers: number) => number;
   /** What the asker keeps of a server from one question to the next. */
   readonly remember: (server: ModelServer<S>) => M;
@@ -122,15 +122,17 @@ export class ServerRounds<S extends { readonly port?: number | undefined }, M> {
       following.endpoints = asked.pool.endpoints;
       const servers = Map.groupBy(following.endpoints, ({ address }) => toHostPort(address));
       for (const [hostPort, entry] of byHostPort) {
-        if (servers.has(hostPort)) continue;
-        this.#end(entry);
-        byHostPort.delete(hostPort);
+        const behind = servers.get(hostPort);
+        if (behind === undefined) {
+          this.#end(entry);
+          byHostPort.delete(hostPort);
+        } else {
+          entry.server.endpoints = behind;
+          servers.delete(hostPort);
+        }
       }
-      for (const [hostPort, behind] of servers) {
-        const known = byHostPort.get(hostPort);
-        if (known === undefined) byHostPort.set(hostPort, this.#begin(asked, hostPort, behind, servers.size));
-        else known.server.endpoints = behind;
-      }
+      // The rest have come.
+      for (const [hostPort, behind] of servers) byHostPort.set(hostPort, this.#begin(asked, hostPort, behind, servers.size));
     }
   }
 

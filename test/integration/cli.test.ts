@@ -184,6 +184,18 @@ describe('serve', () => {
     expect(code).toBe(1);
   });
 
+  it('ends also where it shares state, and would go on looking for Redis', async () => {
+    const taken = await new Promise<Server>((resolve) => {
+      const server = createServer().listen(0, '127.0.0.1', () => resolve(server));
+    });
+    const { port } = taken.address() as { port: number };
+    const state = { kind: 'redis', url: 'redis://127.0.0.1:1' };
+    const { code, output } = await run('serve', '--config', await edited([['listen'], { grpc: `127.0.0.1:${port}`, admin: '127.0.0.1:0' }], [['state'], state]));
+    taken.close();
+    expect(output).toContain(`cannot listen on 127.0.0.1:${port} (listen.grpc)`);
+    expect(code).toBe(1);
+  });
+
   it.each(['SIGTERM', 'SIGINT'] as const)('drains on %s and ends with exit code 0, from the moment on that it says it serves', async (signal) => {
     const file = await edited([['listen'], { grpc: '127.0.0.1:0', admin: '127.0.0.1:0' }], [['drain'], { readinessDelayMs: 0, deadlineMs: 1_000 }]);
     await Promise.all(

@@ -175,6 +175,8 @@ describe('two workers', () => {
     await writeFile(file, stringify(settings(6)));
     workers.reload('signal');
     for (const worker of [0, 1]) await until(async () => (await seenBy(worker, 'spread')).length === 7, 15_000);
+    // So does what leads them: as loud as the configuration says.
+    expect(silent.level).toBe('fatal');
   });
 
   it('replace one that ends, at its address, while the other serves; nothing of it is left behind', async () => {

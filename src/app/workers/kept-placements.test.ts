@@ -11,4 +11,11 @@ describe('placements kept for workers that join', () => {
     expect(kept.read('other')).toEqual([{ keyId: 'c', address: '10.0.0.3:80' }]);
     expect(kept.read('unknown')).toEqual([]);
   });
+
+  it('go with their pool', () => {
+    const kept = new KeptPlacements();
+    for (const pool of ['chat', 'other']) kept.store(pool, [{ keyId: 'a', address: '10.0.0.1:80' }]);
+    kept.keepPools(new Set(['other', 'new']));
+    expect([kept.read('chat').length, kept.read('other').length]).toEqual([0, 1]);
+  });
 });

@@ -18,6 +18,11 @@ export class KeptPlacements {
     for (const { keyId, address } of placements) kept.set(keyId, address ?? '');
   }
 
+  /** Forgets all pools but these. */
+  keepPools(pools: ReadonlySet<string>): void {
+    for (const pool of [...this.#pools.keys()]) if (!pools.has(pool)) this.#pools.delete(pool);
+  }
+
   /** Of a pool, oldest first. */
   read(pool: string): readonly StoredPlacement[] {
     const placements: StoredPlacement[] = [];

@@ -23,7 +23,12 @@ export interface Workers extends Omit<Service, 'fetch' | 'registry'> {
 
 /** Time between looks whether all threads still answer, in ms. */
 const pingEveryMs = 5_000;
+/** Time that a worker has to end once the deadline of its drain is over, in ms. */
+const endMsMax = 5_000;
 
+const workerForced =
+  'A worker had not ended when its drain was over, and was ended by force; requests that it had open are lost. Its thread hung, or what it waited for: see what it logged last.';
+const adminFailed = 'The admin server of the workers failed. This is a bug: please report it.';
 const workerLost =
   'A worker ended that nobody told to, and is replaced. Envoy sends the requests that it had not decided on yet to another one; its counts go, and places on endpoints with a limit after a while. See what it threw.';
 
@@ -54,6 +59,8 @@ export async function startWorkers(config: CompiledConfig, origin: ConfigOrigin,
     switch (message.kind) {
       case 'configured':
         inForce = message.config;
+        logger.level = inForce.settings.log.level;
+        placements.keepPools(new Set(inForce.settings.pools.map(({ name }) => name)));
         return;
       case 'cap-ask': {
         const { id, pool, lease, endpoints } = message;
@@ -79,7 +86,7 @@ export async function startWorkers(config: CompiledConfig, origin: ConfigOrigin,
         worker,
         listen,
         groupId,
-        describe: () => ({ groupId, config: inForce, file: origin.file, warnings: origin.warnings }),
+        describe: () => ({ config: inForce, file: origin.file, warnings: origin.warnings }),
         nowMs,
         onMessage: receive,
         onLost: (slot, cause, delayMs) => {
@@ -103,11 +110,9 @@ export async function startWorkers(config: CompiledConfig, origin: ConfigOrigin,
     throw failed.reason instanceof Error ? failed.reason : new Error(String(failed.reason));
   }
 
-  const app = createWorkersApp({ slots, journal, metrics, totals, isDraining: () => isDraining });
-  const admin = await serveAdmin(app, {
-    address: settings.listen.admin,
-    onError: (error) => logger.error({ event: 'internal_error', err: error }, 'The admin server of the workers failed. This is a bug: please report it.'),
-  }).catch(async (error: unknown) => {
+  const onError = (error: unknown): void => logger.error({ event: 'internal_error', err: error }, adminFailed);
+  const app = createWorkersApp({ slots, journal, metrics, totals, isDraining: () => isDraining, onError });
+  const admin = await serveAdmin(app, { address: settings.listen.admin, onError }).catch(async (error: unknown) => {
     await Promise.all(slots.map((slot) => slot.kill()));
     throw error;
   });
@@ -121,7 +126,12 @@ export async function startWorkers(config: CompiledConfig, origin: ConfigOrigin,
   const drain = async (): Promise<void> => {
     isDraining = true;
     clearInterval(pings);
-    await Promise.all(slots.map((slot) => slot.drain()));
+    const { readinessDelayMs, deadlineMs } = inForce.settings.drain;
+    await Promise.all(
+      slots.map(async (slot) => {
+        if (!(await slot.drain(readinessDelayMs + deadlineMs + endMsMax))) logger.error({ event: 'worker_forced', worker: slot.worker, listen: slot.listen }, workerForced);
+      }),
+    );
     await admin.close();
     logger.info('all workers stopped');
   };

@@ -12,9 +12,10 @@ export interface WorkerSlotOptions {
   readonly worker: number;
   /** Address to serve at; port 0 takes a free one at first, and the same again ever after. */
   readonly listen: string;
-  /** What the thread of this router id starts with. Asked at each start. */
-  readonly describe: (routerId: string) => Omit<WorkerStart, 'worker' | 'routerId' | 'listen'>;
+  /** What the ids of all routers of this process begin with. */
   readonly groupId: string;
+  /** What else a thread starts with. Asked at each start. */
+  readonly describe: () => Pick<WorkerStart, 'config' | 'file' | 'warnings'>;
   readonly onMessage: (slot: WorkerSlot, message: SlotMessage) => void;
   /** A thread ended that nobody told to; `delayMs`: until it is replaced. */
   readonly onLost: (slot: WorkerSlot, cause: Error, delayMs: number) => void;
@@ -103,17 +104,23 @@ export class WorkerSlot {
     if (this.#state !== 'serving' || thread === undefined) return;
     this.#unanswered = (await this.ask('ping', undefined)) === undefined ? this.#unanswered + 1 : 0;
     if (this.#unanswered < unansweredMax || thread !== this.#thread) return;
-    this.#unanswered = 0;
     this.#isHung = true;
     await thread.terminate();
   }
 
-  /** Has the worker finish its requests and end. Resolves when it has. Idempotent. */
-  async drain(): Promise<void> {
+  /** Has the worker finish its requests and end, if need be by force after `msMax`. False: it took force. Idempotent. */
+  async drain(msMax: number): Promise<boolean> {
     this.#isStopping = true;
     clearTimeout(this.#restart);
     this.post({ kind: 'drain' });
+    let isForced = false;
+    const late = setTimeout(() => {
+      isForced = true;
+      void this.#thread?.terminate();
+    }, msMax);
     await this.#ended;
+    clearTimeout(late);
+    return !isForced;
   }
 
   /** Ends the thread at once. */
@@ -125,9 +132,8 @@ export class WorkerSlot {
   }
 
   #run(): Promise<void> {
-    const { describe, worker, onMessage, onServing } = this.#options;
-    const { routerId } = this;
-    const start: WorkerStart = { worker, routerId, listen: this.#listen, ...describe(routerId) };
+    const { describe, worker, groupId, onMessage, onServing } = this.#options;
+    const start: WorkerStart = { worker, groupId, routerId: this.routerId, listen: this.#listen, ...describe() };
     const thread = new Worker(threadFile, { workerData: start, name: `fairlead-${worker}` });
     this.#thread = thread;
     let cause: Error | undefined;
@@ -136,6 +142,7 @@ export class WorkerSlot {
         switch (message.kind) {
           case 'serving':
             this.#servingSinceMs = this.#options.nowMs();
+            this.#unanswered = 0;
             this.#state = 'serving';
             this.#listen = withPort(this.#listen, message.grpcPort);
             onServing(this, this.#generation > 0);

@@ -9,12 +9,18 @@ import { createWorkersApp, type WorkersAppOptions } from './workers-app.ts';
 /** A worker as the supervisor sees it: what it answers to a request; undefined: nothing. */
 type Answering = (request: PlainRequest) => PlainAnswer | undefined;
 
-function createApp(workers: readonly Answering[], options: { readonly journal?: ChangeJournal; readonly isDraining?: boolean } = {}): Hono {
+function createApp(
+  workers: readonly Answering[],
+  options: { readonly journal?: ChangeJournal; readonly isDraining?: boolean; readonly onError?: (error: unknown) => void } = {},
+): Hono {
   const slots = workers.map((answer, worker) => ({
     worker,
     state: 'serving',
     listen: `127.0.0.1:${9_000 + worker}`,
-    ask: (what: string, asked: PlainRequest) => Promise.resolve(what === 'http' && answer(asked) !== undefined ? { answered: answer(asked) } : undefined),
+    ask: (what: string, asked: PlainRequest) => {
+      const answered = what === 'http' ? answer(asked) : undefined;
+      return Promise.resolve(answered && { answered });
+    },
   })) as unknown as WorkersAppOptions['slots'];
   return createWorkersApp({
     slots,
@@ -22,6 +28,7 @@ function createApp(workers: readonly Answering[], options: { readonly journal?: 
     totals: new MetricTotals(),
     metrics: createWorkerMetrics({ workers: workers.length, serving: () => workers.length, latest: () => [] }),
     isDraining: () => options.isDraining === true,
+    onError: options.onError ?? (() => {}),
   });
 }
 
@@ -78,6 +85,29 @@ describe('the admin API of several workers', () => {
     expect([done.status, await done.json()]).toEqual([200, { route: 'chat' }]);
     expect(new Set(taken.map(({ method, path, body }) => `${method} ${path} ${body ?? ''}`))).toEqual(new Set(['PUT /api/v1/routes/chat/weights {"shiftShare":0.5}']));
     expect(journal.list()).toHaveLength(1);
+  });
+
+  it('sends a change again to one that began to serve while it was made', async () => {
+    const taken: string[] = [];
+    let isServing = false;
+    const late = ({ method, path }: PlainRequest): PlainAnswer | undefined => {
+      if (!isServing) {
+        isServing = true;
+        return undefined;
+      }
+      taken.push(`${method} ${path}`);
+      return json({});
+    };
+    const response = await createApp([() => json({ route: 'chat' }), late]).request('/api/v1/routes/chat/weights', { method: 'DELETE' });
+    expect([response.status, taken]).toEqual([200, ['DELETE /api/v1/routes/chat/weights']]);
+  });
+
+  it('tells the log, not the caller, what went wrong', async () => {
+    const errors: unknown[] = [];
+    const app = createApp([() => ({ status: 200, headers: [], body: 'no JSON' })], { onError: (error) => errors.push(error) });
+    const response = await app.request('/api/v1/fleet');
+    expect([response.status, await response.json()]).toMatchObject([500, { error: { code: 'internal_error' } }]);
+    expect(errors).toEqual([expect.any(SyntaxError)]);
   });
 
   it('asks the next one where one cannot answer, and says so where none can', async () => {

@@ -1,8 +1,8 @@
 import { type Context, Hono } from 'hono';
-import { bodyBytesMax, isControl, readBody } from '../../admin/controls.ts';
+import { isControl, readBody, tooLarge } from '../../admin/controls.ts';
 import type { FleetReport } from '../../admin/fleet-report.ts';
-import type { RecentDecision } from '../../admin/recent-decisions.ts';
-import type { ReadinessPart } from '../../admin/server.ts';
+import { type RecentDecision, recentDecisionsDefault } from '../../admin/recent-decisions.ts';
+import { answerErrors, type ReadinessPart } from '../../admin/server.ts';
 import type { MetricTotals } from '../../telemetry/metric-totals.ts';
 import type { WorkerMetrics } from '../../telemetry/worker-metrics.ts';
 import type { ChangeJournal } from './change-journal.ts';
@@ -15,13 +15,15 @@ export interface WorkersAppOptions {
   readonly metrics: WorkerMetrics;
   readonly totals: MetricTotals;
   readonly isDraining: () => boolean;
+  /** Told what a page threw; the caller gets a bare 500. */
+  readonly onError: (error: unknown) => void;
 }
 
 /**
  * The admin API of several workers: the pages of one router, of which all workers have their part. What every worker knows one of them
  * tells; what each knows for itself is put together; a change goes to all.
  */
-export function createWorkersApp({ slots, journal, metrics, totals, isDraining }: WorkersAppOptions): Hono {
+export function createWorkersApp({ slots, journal, metrics, totals, isDraining, onError }: WorkersAppOptions): Hono {
   const app = new Hono();
   const askAll = async (request: PlainRequest): Promise<(PlainAnswer | undefined)[]> =>
     (await Promise.all(slots.map((slot) => slot.ask('http', request)))).map((answer) => answer?.answered);
@@ -61,30 +63,33 @@ export function createWorkersApp({ slots, journal, metrics, totals, isDraining }
     const told = readAll<{ readonly decisions: readonly RecentDecision[] }>(answers);
     if (told.length === 0) return unavailable(context);
     // No worker tells more than were asked for.
-    const limit = Number(context.req.query('limit') ?? decisionsDefault);
+    const limit = Number(context.req.query('limit') ?? recentDecisionsDefault);
     const newestFirst = told.flatMap(({ decisions }) => decisions).sort((a, b) => (a.time < b.time ? 1 : -1));
     return context.json({ decisions: newestFirst.slice(0, limit) }, 200, { 'cache-control': 'no-store' });
   });
   app.all('*', async (context) => {
     const { ok, body } = await readBody(context);
-    if (!ok) return context.json({ error: { code: 'too_large', message: `A change is at most ${bodyBytesMax} bytes.` } }, 413);
+    if (!ok) return tooLarge(context);
     const request = { ...toPlain(context), body };
     if (!isControl(request.method, context.req.path)) {
       const answer = await askOne(request);
       return answer === undefined ? unavailable(context) : toResponse(answer);
     }
-    const answers = (await askAll(request)).filter((answer) => answer !== undefined);
-    const refused = answers.find(({ status }) => status !== 200);
-    const [first] = answers;
+    const answers = await askAll(request);
+    const refused = answers.find((answer) => answer !== undefined && answer.status !== 200);
+    if (refused !== undefined) return toResponse(refused);
+    const first = answers.find((answer) => answer !== undefined);
     if (first === undefined) return unavailable(context);
-    if (refused === undefined) journal.note(request);
-    return toResponse(refused ?? first);
+    journal.note(request);
+    // One that began to serve meanwhile may have read the journal before.
+    slots.forEach((slot, i) => {
+      if (answers[i] === undefined) void slot.ask('http', request);
+    });
+    return toResponse(first);
   });
+  answerErrors(app, onError);
   return app;
 }
-
-/** Decisions told where no limit is asked for. */
-const decisionsDefault = 20;
 
 /** The pages of those that gave them. */
 function readAll<T>(answers: readonly (PlainAnswer | undefined)[]): T[] {
