@@ -1,6 +1,5 @@
 // docs/metrics.md, made from the registry: `npm run docs` writes it, `npm run check` fails while it is stale.
 // Everything that can be counted happens once here, so that every metric shows which labels its series have; one that shows none is an error.
-import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createAccount, type DecisionAccount } from '../src/core/explain.ts';
@@ -13,8 +12,8 @@ import type { PoolScaling } from '../src/router/scaling-watch.ts';
 import type { TelemetryEvents } from '../src/telemetry/event-log.ts';
 import { createMetrics, type Metrics } from '../src/telemetry/metrics.ts';
 import { createWorkerMetrics } from '../src/telemetry/worker-metrics.ts';
+import { writeOrCheck } from './generated-page.ts';
 
-const file = fileURLToPath(new URL('../docs/metrics.md', import.meta.url));
 const address = '10.0.0.1:8000';
 
 /** One metric, as the registry tells of it. */
@@ -124,6 +123,7 @@ function exercise(): Metrics {
     decided: [routed],
     refused: ['overloaded', 'chat'],
     endpointChanged: [{ pool: 'chat', address, from: 'ready', to: 'ejected', cause: 'failures', detail: undefined, by: undefined, atMs: 0, untilMs: 1 }],
+    ejectionWithheld: ['chat', address, ''],
     firstToken: ['chat', address, 1],
     released: ['chat', address, { ending: 'finished', signal: 'access-log', status: 200, firstByteMs: 1, servedBy: '10.0.0.2:8000' }, 1],
     foreignReport: ['other', true],
@@ -189,21 +189,4 @@ function routedTo(pool: RoutedPool): Routed {
   };
 }
 
-async function main(): Promise<void> {
-  const wanted = renderMetricDocs(await listMetrics());
-  if (process.argv.includes('--write')) {
-    writeFileSync(file, wanted);
-    return;
-  }
-  let found = '';
-  try {
-    found = readFileSync(file, 'utf8');
-  } catch {
-    // Missing is as stale as it gets.
-  }
-  if (found === wanted) return;
-  process.stderr.write('docs/metrics.md is not what the registry makes of it: run `npm run docs`\n');
-  process.exitCode = 1;
-}
-
-if (process.argv[1] !== undefined && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) await main();
+if (process.argv[1] !== undefined && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) writeOrCheck('docs/metrics.md', renderMetricDocs(await listMetrics()));

@@ -1,5 +1,4 @@
 // docs/strategies.md, made from the registry: `npm run docs` writes it, `npm run check` fails while it is stale.
-import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
@@ -7,9 +6,9 @@ import { toJSONSchema } from 'zod';
 import { presets, type PipelineSpec, type StepSpec } from '../src/strategies/presets.ts';
 import { registry } from '../src/strategies/registry.ts';
 import type { FilterStrategy, PickerStrategy, ScorerStrategy } from '../src/strategies/strategy.ts';
+import { writeOrCheck } from './generated-page.ts';
 
 type AnyStrategy = FilterStrategy | ScorerStrategy | PickerStrategy;
-const file = fileURLToPath(new URL('../docs/strategies.md', import.meta.url));
 
 /** What other balancers call the nearest thing they have. `nginx+`: NGINX Plus. */
 interface Equivalents {
@@ -222,21 +221,4 @@ function code(value: unknown): string[] {
   return ['```yaml', stringify(value, { flowCollectionPadding: true, collectionStyle: 'any', lineWidth: 0 }).trimEnd(), '```'];
 }
 
-function main(): void {
-  const wanted = renderStrategyDocs();
-  if (process.argv.includes('--write')) {
-    writeFileSync(file, wanted);
-    return;
-  }
-  let found = '';
-  try {
-    found = readFileSync(file, 'utf8');
-  } catch {
-    // Missing is as stale as it gets.
-  }
-  if (found === wanted) return;
-  process.stderr.write('docs/strategies.md is not what the registry makes of it: run `npm run docs`\n');
-  process.exitCode = 1;
-}
-
-if (process.argv[1] !== undefined && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) main();
+if (process.argv[1] !== undefined && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) writeOrCheck('docs/strategies.md', renderStrategyDocs());

@@ -19,7 +19,7 @@ export type SendOutcome = 'taken' | 'refused-connection' | 'queue-full' | 'too-l
 export type ProbeFinding = 'passing' | 'loading' | 'failing';
 
 /** What can be wrong with an endpoint that is up. */
-interface Ailments {
+export interface Ailments {
   /** How many times slower it runs. */
   readonly slowFactor: number;
   /** Share of the requests that it answers with a 500. */

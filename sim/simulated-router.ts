@@ -63,6 +63,7 @@ export function createSimulatedRouter({ id, config, time, rng, sharing, redis, c
     hearsAll: () => sharing === 'none' || exchange.status().pushing,
     publish: (pool, row) => exchange.publish({ kind: 'health', pool, address: row.address, row }),
     changed: (change) => onChange({ id, fleet }, change),
+    withheld: () => {},
   });
   sharedState.health = health;
   const router = new Router({

@@ -17,7 +17,7 @@ import { ModelledCaps } from './network/modelled-caps.ts';
 import { ModelledRedis } from './network/modelled-redis.ts';
 import { measuredRedis, type NetworkModel } from './network/network-model.ts';
 import type { LoadSample, RequestEnding, RequestOutcome } from './outcomes.ts';
-import { type EndpointModel, type ProbeFinding, SimulatedEndpoint } from './simulated-endpoint.ts';
+import { type Ailments, type EndpointModel, type ProbeFinding, SimulatedEndpoint } from './simulated-endpoint.ts';
 import { startProbes } from './simulated-probes.ts';
 import { createSimulatedRouter, type Sharing, type SimulatedRouter } from './simulated-router.ts';
 import type { Workload, WorkloadRequest } from './workloads/workload.ts';
@@ -439,7 +439,10 @@ class Simulation {
       if (toMs < Infinity) this.#time.at(toMs, end);
     };
     const recover = (): void => endpoint.recover(this.#time.nowMs());
-    const begins = (): void => this.#choiceChecker.disturbed(fault.address, this.#time.nowMs());
+    const ail = (ailments: Partial<Ailments>): void => {
+      this.#choiceChecker.disturbed(fault.address, this.#time.nowMs());
+      endpoint.ail(ailments, this.#time.nowMs());
+    };
     switch (fault.kind) {
       case 'down':
         during(() => this.#kill(endpoint), () => this.#start(endpoint, 0));
@@ -454,28 +457,18 @@ class Simulation {
         }
         return;
       case 'slow':
-        during(() => {
-          begins();
-          endpoint.ail({ slowFactor: fault.factor }, this.#time.nowMs());
-        }, recover);
+        during(() => ail({ slowFactor: fault.factor }), recover);
         return;
       case 'fail':
-        during(() => {
-          begins();
-          endpoint.ail({ failShare: fault.share, probesPass: fault.probesPass }, this.#time.nowMs());
-        }, recover);
+        during(() => ail({ failShare: fault.share, probesPass: fault.probesPass }), recover);
         return;
       case 'cut':
-        during(() => {
-          begins();
-          endpoint.ail({ cuts: true, probesPass: fault.probesPass }, this.#time.nowMs());
-        }, recover);
+        during(() => ail({ cuts: true, probesPass: fault.probesPass }), recover);
         return;
       case 'hang':
         during(
           () => {
-            begins();
-            endpoint.ail({ hangs: true, probesPass: fault.probesPass }, this.#time.nowMs());
+            ail({ hangs: true, probesPass: fault.probesPass });
             for (const index of endpoint.inFlight) {
               const active = this.#active.get(index);
               if (active !== undefined) this.#planImpatience(active);

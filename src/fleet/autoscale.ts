@@ -4,11 +4,11 @@ import type { PoolLoad } from './pool-load.ts';
 export interface AutoscaleSettings {
   readonly replicasMin: number;
   /** Undefined: no bound. */
-  readonly replicasMax: number | undefined;
+  readonly replicasMax?: number | undefined;
   /** Part of what a server can prefill, or may have in flight, that is planned for. */
   readonly utilization: number;
   /** Requests in flight that a server is planned to have; undefined: as its limit says, where there is one. */
-  readonly requestsPerReplica: number | undefined;
+  readonly requestsPerReplica?: number | undefined;
   /** Wait of a prompt above which more servers are wanted, whatever else the figures say, in ms. */
   readonly waitMs: number;
   /** Time in which what waits should be worked off, in ms. */

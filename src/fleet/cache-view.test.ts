@@ -196,6 +196,23 @@ describe('memory', () => {
     expect(cached(crowded, read(blocks(1, 256)))[one]).toBe(256 * prefixBlockTokens);
   });
 
+  it('is shared anew when many come or go, not when one does', () => {
+    const view = new CacheView(1_000);
+    const held = (): number => (cached(view, read(blocks(1, 2_000)))[one] ?? 0) / prefixBlockTokens;
+    view.note(one, read(blocks(1, 2_000)));
+    for (const endpoints of [1_001, 990, 1_200]) {
+      view.shareAmong(endpoints);
+      view.note(one, read([1]));
+      expect(held()).toBe(2_000);
+    }
+    view.shareAmong(2_000);
+    view.note(one, read([1]));
+    expect(held()).toBe(1_000);
+    view.shareAmong(1_000);
+    view.note(one, read(blocks(1, 2_000)));
+    expect(held()).toBe(2_000);
+  });
+
   it('forgets the sessions that were not seen for longest', () => {
     const view = new CacheView(1);
     for (let i = 0; i < 100_010; i += 1) {

@@ -14,7 +14,7 @@ export interface CachedPrompt {
   readonly prefixHashes: readonly number[];
 }
 
-/** A session's prompt at one endpoint, and how often the endpoint had been emptied by then. */
+/** A session's prompt at one endpoint, and which of the endpoint's caches it was sent to. */
 interface Visit {
   readonly address: string;
   readonly tokens: number;
@@ -24,6 +24,8 @@ interface Visit {
 /** An endpoint's blocks, and the number by which the pool's `BlockHolders` knows it. */
 interface Holder {
   readonly slot: number;
+  /** Another one after the endpoint was emptied: visits from before are void. */
+  readonly generation: number;
   blocks: BlockLru;
 }
 
@@ -43,8 +45,13 @@ const visitsMax = 3;
  * hundredth or two (docs/routing-quality.md).
  */
 export const blocksPerEndpointDefault = 8_192;
-/** And of all endpoints of a pool together. */
+/** And of all endpoints of a pool together, as far as their number stays the same. */
 const blocksMax = 2_000_000;
+/**
+ * How many times the bound of an endpoint may be off before what it holds is written anew, on the request path: that takes milliseconds, and
+ * with each endpoint that comes or goes the bounds of all of them change.
+ */
+const boundErrorMax = 1.25;
 
 /**
  * What the endpoints of one pool are believed to hold in their prefix caches, from what was sent to them by all routers: an LRU of block
@@ -64,8 +71,8 @@ export class CacheView {
   #slotsInOrder: { readonly endpoints: readonly EndpointSnapshot[]; readonly slots: Int32Array } | undefined;
   /** Made when the first session comes: it takes its memory, some MB, at once, and many pools have policies that never ask. */
   #sessions: LRUCache<string, Session> | undefined;
-  /** How often endpoints were emptied: visits from before are void. */
-  readonly #generations = new Map<string, number>();
+  /** Holders made so far. */
+  #generations = 0;
 
   /** `endpoints`: how many share the memory. `kvTokensOf`: size of an endpoint's KV cache in tokens, as far as it is known. */
   constructor(endpoints: number, kvTokensOf: (address: string) => number | undefined = () => undefined) {
@@ -73,7 +80,7 @@ export class CacheView {
     this.#kvTokensOf = kvTokensOf;
   }
 
-  /** From now on so many endpoints share the memory. What one holds is cut down, or may grow, when it is next sent a prompt. */
+  /** From now on so many endpoints share the memory. Where that makes much of a difference, what one holds is cut down, or may grow, when it is next sent a prompt. */
   shareAmong(endpoints: number): void {
     this.#blocksMax = shareOfBlocks(endpoints);
   }
@@ -82,12 +89,12 @@ export class CacheView {
   note(address: string, { keyId, promptTokens, prefixHashes }: CachedPrompt): void {
     const session = keyId === undefined ? undefined : this.#sessions?.get(keyId);
     const distinct = prefixHashes.length > 0 ? this.#distinct(session, prefixHashes) : session?.distinct;
-    const held = this.#held(address);
-    if (prefixHashes.length > 0) held.touchAll(prefixHashes);
-    else if (distinct !== undefined) held.touch(distinct.block);
+    const { blocks, generation } = this.#holder(address);
+    if (prefixHashes.length > 0) blocks.touchAll(prefixHashes);
+    else if (distinct !== undefined) blocks.touch(distinct.block);
     if (keyId === undefined) return;
     const others = session?.visits.filter((visit) => visit.address !== address) ?? [];
-    const visit = { address, tokens: promptTokens, generation: this.#generationOf(address) };
+    const visit = { address, tokens: promptTokens, generation };
     this.#sessions ??= new LRUCache({ max: sessionsMax });
     this.#sessions.set(keyId, { visits: [visit, ...others].slice(0, visitsMax), distinct });
   }
@@ -136,7 +143,7 @@ export class CacheView {
     };
     for (const { address, tokens: held, generation } of session.visits) {
       const holder = this.#endpoints.get(address);
-      if (holder !== undefined && generation === this.#generationOf(address)) note(holder.slot, held);
+      if (holder?.generation === generation) note(holder.slot, held);
     }
     const { distinct } = session;
     if (distinct !== undefined) this.#holders.forEach(distinct.block, (slot) => note(slot, (distinct.index + 1) * prefixBlockTokens));
@@ -158,27 +165,22 @@ export class CacheView {
   /** An endpoint starts with an empty cache. */
   forget(address: string): void {
     const holder = this.#endpoints.get(address);
-    if (holder !== undefined) {
-      holder.blocks.drop();
-      this.#endpoints.delete(address);
-      this.#freeSlots.push(holder.slot);
-      this.#slotsInOrder = undefined;
-    }
-    this.#generations.set(address, this.#generationOf(address) + 1);
+    if (holder === undefined) return;
+    holder.blocks.drop();
+    this.#endpoints.delete(address);
+    this.#freeSlots.push(holder.slot);
+    this.#slotsInOrder = undefined;
   }
 
-  #generationOf(address: string): number {
-    return this.#generations.get(address) ?? 0;
-  }
-
-  #held(address: string): BlockLru {
+  #holder(address: string): Holder {
     const kvTokens = this.#kvTokensOf(address);
     const wanted = kvTokens === undefined ? blocksPerEndpointDefault : Math.max(1, Math.floor(kvTokens / prefixBlockTokens));
     const bound = Math.min(wanted, this.#blocksMax);
-    const holder = this.#endpoints.get(address);
-    if (holder !== undefined) {
-      if (holder.blocks.blocksMax !== bound) holder.blocks = holder.blocks.resized(bound);
-      return holder.blocks;
+    const known = this.#endpoints.get(address);
+    if (known !== undefined) {
+      const { blocksMax: now } = known.blocks;
+      if (Math.max(now, bound) > boundErrorMax * Math.min(now, bound)) known.blocks = known.blocks.resized(bound);
+      return known;
     }
     const slot = this.#freeSlots.pop() ?? this.#slots;
     this.#slots = Math.max(this.#slots, slot + 1);
@@ -186,9 +188,11 @@ export class CacheView {
       added: (block) => this.#holders.add(block, slot),
       removed: (block) => this.#holders.remove(block, slot),
     });
-    this.#endpoints.set(address, { slot, blocks });
+    this.#generations += 1;
+    const holder = { slot, generation: this.#generations, blocks };
+    this.#endpoints.set(address, holder);
     this.#slotsInOrder = undefined;
-    return blocks;
+    return holder;
   }
 
   #distinct(session: Session | undefined, blocks: readonly number[]): Session['distinct'] {

@@ -50,6 +50,8 @@ export class EndpointHealth {
   reserve: ReserveVerdict = 'none';
   readonly breaker = new Breaker(breakerDefaults);
   readonly pace = new PaceWindow();
+  /** When it last gave a first token or ended a request, as far as any router told; in ms of this router's clock. */
+  progressMs = -Infinity;
   readonly stamps: Readonly<Record<HealthAspect, Stamp>> = { operator: unsaid(), probe: unsaid(), breaker: unsaid(), reserve: unsaid() };
   /** Why it is in the state in which it is, and since when; undefined: it was from the start. */
   last: { readonly cause: ChangeCause; readonly detail: string | undefined; readonly atMs: number } | undefined;

@@ -2,7 +2,6 @@ import type { EngineMetrics } from '../core/fleet-snapshot.ts';
 import type { FleetView } from './fleet-view.ts';
 import type { CachedPrompt } from './cache-view.ts';
 import { type CapShare, type Load, noLoad } from './endpoint.ts';
-import type { FleetEndpoint } from './endpoint.ts';
 import type { HealthRow } from './health-row.ts';
 import type { Placements } from './placements.ts';
 
@@ -39,8 +38,6 @@ export interface HealthWords {
   rows(pool: string): HealthRow[];
   /** Another router said this. */
   receive(pool: string, row: HealthRow): void;
-  /** Another router saw an endpoint give a first token or end a request. */
-  heardProgress(endpoint: FleetEndpoint, nowMs: number): void;
 }
 
 /** By what a request's prompt is known to a cache: its session's keyed hash, and its blocks where the body was read. */
@@ -147,14 +144,14 @@ export class SharedState {
       case 'first-token':
         pool.foreign.applyChange(router, event.address, { ...noLoad, requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens });
         endpoint.line.leave(router, uncachedTokens, nowMs, true);
-        this.health?.heardProgress(endpoint, nowMs);
+        endpoint.health.progressMs = nowMs;
         return;
       case 'done': {
         const { promptTokens, waiting } = event;
         const left = waiting ? { requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens } : {};
         pool.foreign.applyChange(router, event.address, { ...noLoad, requests: -1, promptTokens: -promptTokens, ...left });
         if (waiting) endpoint.line.leave(router, uncachedTokens, nowMs, false);
-        this.health?.heardProgress(endpoint, nowMs);
+        endpoint.health.progressMs = nowMs;
       }
     }
   }

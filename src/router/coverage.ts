@@ -1,7 +1,11 @@
 import { isServing } from '../fleet/endpoint-health.ts';
 import type { FleetView } from '../fleet/fleet-view.ts';
-import type { RouteWeights } from './route-weights.ts';
 import type { Route, RoutingTable } from './routing-table.ts';
+import type { TargetChoiceInput } from './target-choice.ts';
+import { shiftedShare } from './weight-shift.ts';
+
+/** What the targets' shares depend on beside the route. */
+type Shares = Pick<TargetChoiceInput, 'wallMs' | 'weights'>;
 
 /** Whether requests that are to go to a pool are served by somebody. */
 export interface PoolCoverage {
@@ -19,11 +23,11 @@ export interface PoolCoverage {
  * How each pool is covered: by itself; else by the first fallback, on every route that leads to it, that takes requests. A pool that no
  * route leads to as a target leaves nobody unserved.
  */
-export function findCoverage(fleet: FleetView, table: RoutingTable, weights?: RouteWeights): PoolCoverage[] {
+export function findCoverage(fleet: FleetView, table: RoutingTable, shares: Shares): PoolCoverage[] {
   const taking = new Map([...fleet.pools].map(([name, { endpoints }]) => [name, endpoints.filter(({ state }) => takesRequests(state)).length]));
   return [...fleet.pools].map(([name, { endpoints }]) => {
     const own = taking.get(name) ?? 0;
-    const routes = own > 0 ? [] : table.routes.filter((route) => leadsTo(route, name, weights));
+    const routes = own > 0 ? [] : table.routes.filter((route) => leadsTo(route, name, shares));
     const covered = routes.map(({ name: route, fallback = [] }) => ({ route, pool: fallback.find(({ pool }) => (taking.get(pool.name) ?? 0) > 0)?.pool.name }));
     return {
       pool: name,
@@ -40,7 +44,12 @@ function takesRequests(state: Parameters<typeof isServing>[0]): boolean {
   return isServing(state) || state === 'slow' || state === 'half-open';
 }
 
-function leadsTo({ name, targets, shift }: Route, pool: string, weights: RouteWeights | undefined): boolean {
+/** Whether a route sends any request to a pool first, as it stands now: a shift that has not begun sends nothing yet, one that is over leaves nothing behind. */
+function leadsTo({ name, targets, shift }: Route, pool: string, { weights, wallMs }: Shares): boolean {
   const overlay = weights?.of(name);
-  return shift?.to.pool.name === pool || targets.some((target, i) => target.pool.name === pool && (overlay?.weights?.[i] ?? target.weight) > 0);
+  const hasWeight = (of: string): boolean => targets.some((target, i) => target.pool.name === of && (overlay?.weights?.[i] ?? target.weight) > 0);
+  if (shift === undefined) return hasWeight(pool);
+  const moved = overlay?.shiftShare ?? shiftedShare(shift, wallMs);
+  if (moved > 0 && pool === shift.to.pool.name && hasWeight(shift.from)) return true;
+  return hasWeight(pool) && !(moved >= 1 && pool === shift.from);
 }

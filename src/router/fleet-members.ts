@@ -7,7 +7,13 @@ export const memberSources = ['operator', 'configuration', 'file', 'dns'] as con
 export type MemberSource = (typeof memberSources)[number];
 
 /** Sources that tell by themselves what there is. */
-export type DiscoverySource = Extract<MemberSource, 'file' | 'dns'>;
+export const discoverySources = ['file', 'dns'] as const satisfies readonly MemberSource[];
+export type DiscoverySource = (typeof discoverySources)[number];
+
+/** A list of endpoints that somebody wrote: read, or everything that is wrong with it, each with its path in the list. */
+export type EndpointListOutcome =
+  | { readonly ok: true; readonly endpoints: readonly EndpointDefinition[] }
+  | { readonly ok: false; readonly problems: readonly { readonly path: string; readonly message: string }[] };
 
 /** What is known of one pool's endpoints, by who named them. */
 interface Members {
@@ -47,7 +53,7 @@ export class FleetMembers {
     for (const { name, endpoints } of pools) {
       const { named } = this.#members(name);
       named.set('configuration', endpoints);
-      for (const source of ['file', 'dns'] as const) if (sources.get(name)?.has(source) !== true) named.delete(source);
+      for (const source of discoverySources) if (sources.get(name)?.has(source) !== true) named.delete(source);
     }
     const { fleet, nowMs } = this.#options;
     this.#tell(fleet.update(pools.map(({ name }) => ({ name, endpoints: this.#merged(name) })), nowMs()));

@@ -5,6 +5,7 @@ import { breakerDefaults } from '../fleet/endpoint-health.ts';
 import { FleetView } from '../fleet/fleet-view.ts';
 import type { HealthRow } from '../fleet/health-row.ts';
 import { Reservations } from '../fleet/reservations.ts';
+import { judgeEnd } from './measured-times.ts';
 import { HealthWatch, type PoolHealthSettings } from './health-watch.ts';
 import type { Completion } from './ports.ts';
 
@@ -25,6 +26,7 @@ class Bench {
   readonly watch: HealthWatch;
   readonly rows: HealthRow[] = [];
   readonly changes: EndpointChange[] = [];
+  readonly withheld: string[][] = [];
   readonly reservations = new Reservations();
   /** Routers that hear at once what this one says. */
   readonly peers: Bench[] = [];
@@ -47,6 +49,7 @@ class Bench {
         for (const peer of this.peers) peer.watch.receive(pool, row);
       },
       changed: (change) => this.changes.push(change),
+      withheld: (...told) => this.withheld.push(told),
     });
   }
 
@@ -77,7 +80,9 @@ class Bench {
 
   end(lease: string, completion: Partial<Completion> = {}): void {
     const held = this.reservations.release(lease, this.clock.ms);
-    if (held !== undefined) this.watch.ended(held, { ending: 'finished', signal: 'access-log', status: 200, ...completion });
+    if (held === undefined) return;
+    const whole: Completion = { ending: 'finished', signal: 'access-log', status: 200, ...completion };
+    this.watch.ended(held, whole, judgeEnd(held, whole, this.clock.ms));
   }
 
   /** A whole request, from dispatch to end. */
@@ -144,6 +149,9 @@ describe('requests that fail', () => {
   it('eject no more than the share that may be', () => {
     for (const address of addresses) bench.fail(address, 20);
     expect(bench.states().filter((state) => state === 'ejected')).toHaveLength(2);
+    // Nobody has to guess why the others stay.
+    expect(new Set(bench.withheld.map(([, address]) => address))).toEqual(new Set([three, four]));
+    expect(bench.withheld[0]).toEqual(['chat', three, 'failures: last: status 500']);
     // Those that may not serve anyway do not make the share larger.
     bench = new Bench('a', {});
     bench.watch.operate('chat', one, 'not-ready');
@@ -348,6 +356,18 @@ describe('a slow endpoint', () => {
     expect(bench.states()).toEqual(Array(4).fill('ready'));
   });
 
+  it('on trial is judged by the end of an answer, where nobody has looked whether it is streamed', () => {
+    serve(4, 600);
+    bench.wait(1_100);
+    const late = bench.send(one, {});
+    bench.clock.ms += 600;
+    bench.token(late);
+    expect(bench.endpoint(one).state).toBe('half-open');
+    bench.clock.ms += 400;
+    bench.end(late);
+    expect(bench.changes.at(-1)).toMatchObject({ to: 'slow', cause: 'trial-failed', detail: 'the first token of a trial came late' });
+  });
+
   it('is one where requests wait and nothing comes, while others work', () => {
     serve(4, 60);
     bench.send(one);
@@ -369,7 +389,7 @@ describe('a slow endpoint', () => {
     for (let i = 0; i < 30; i += 1) {
       bench.wait(100);
       bench.request(two, 10);
-      bench.watch.heardProgress(bench.endpoint(one), bench.clock.ms);
+      bench.endpoint(one).health.progressMs = bench.clock.ms;
     }
     expect(bench.states()).toEqual(Array(4).fill('ready'));
   });

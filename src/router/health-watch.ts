@@ -7,7 +7,7 @@ import { type HealthAspect, isServing, type OperatorVerdict, type ProbeState, ty
 import type { FleetPool, FleetView, MembershipChange } from '../fleet/fleet-view.ts';
 import type { HealthRow } from '../fleet/health-row.ts';
 import type { Reservation } from '../fleet/reservations.ts';
-import { judgeEnd } from './measured-times.ts';
+import type { Judgement } from './measured-times.ts';
 import type { Clock, Completion } from './ports.ts';
 import type { ProbeVerdict } from './probe-verdict.ts';
 
@@ -15,7 +15,10 @@ import type { ProbeVerdict } from './probe-verdict.ts';
 export interface PoolHealthSettings {
   /** By what became of requests; undefined: they are not. */
   readonly passive: BreakerSettings | undefined;
-  /** An endpoint is slow whose first tokens take that many times as long as its peers', against what was to be expected; undefined: none is. */
+  /**
+   * An endpoint is slow whose first tokens take that many times as long as its peers', against what was to be expected; undefined: none is.
+   * Not without `passive`, which says how it comes back.
+   */
   readonly slow: { readonly factor: number; readonly samplesMin: number } | undefined;
   /** Most of its endpoints that may be left out for failing or being slow, as a share. */
   readonly ejectedShareMax: number;
@@ -38,6 +41,8 @@ export interface HealthWatchOptions {
   readonly publish: (pool: string, row: HealthRow) => void;
   /** Hears of every change of a state, whoever found it out. Returns at once, never throws. */
   readonly changed: (change: EndpointChange) => void;
+  /** Hears each time that an endpoint should be left out and stays, since as many are left out as may be. Returns at once, never throws. */
+  readonly withheld: (pool: string, address: string, cause: string) => void;
 }
 
 /** Changes kept for whoever asks. */
@@ -61,6 +66,13 @@ const stallFactor = 4;
 const streamedMsMin = 20;
 const streamedHeardMsMin = 100;
 
+/** A first token, and what its endpoint took for it against what was to be expected. */
+interface Token {
+  readonly atMs: number;
+  readonly tookMs: number;
+  readonly expectedMs: number;
+}
+
 /** What is expected of a request in flight. */
 interface Expected {
   readonly pool: FleetPool;
@@ -70,8 +82,8 @@ interface Expected {
   readonly startedMs: number;
   /** Whether its answer is streamed; undefined: nobody has looked. */
   readonly streams: boolean | undefined;
-  /** Its first token, and what the endpoint took for it against what was to be expected; undefined: it waits. */
-  token: { readonly atMs: number; readonly tookMs: number; readonly expectedMs: number } | undefined;
+  /** Undefined: it waits for its first token. */
+  token: Token | undefined;
 }
 
 /**
@@ -86,8 +98,6 @@ export class HealthWatch {
   #hearsAll: boolean;
   /** Own requests in flight, by lease, in order of dispatch. */
   readonly #expected = new Map<string, Expected>();
-  /** When each endpoint last gave any sign of work to this router, or by hearsay. */
-  readonly #progressMs = new WeakMap<FleetEndpoint, number>();
 
   constructor(options: HealthWatchOptions) {
     this.#options = options;
@@ -98,7 +108,7 @@ export class HealthWatch {
       for (const endpoint of pool.endpoints) {
         this.#prepare(pool, endpoint);
         endpoint.state = endpoint.health.derive(false);
-        this.#progressMs.set(endpoint, nowMs);
+        endpoint.health.progressMs = nowMs;
       }
     }
   }
@@ -126,7 +136,7 @@ export class HealthWatch {
       case 'discovered': {
         this.#prepare(pool, endpoint);
         endpoint.readySinceMs = nowMs;
-        this.#progressMs.set(endpoint, nowMs);
+        endpoint.health.progressMs = nowMs;
         endpoint.state = endpoint.health.derive(this.#isWarming(pool, endpoint, nowMs));
         this.#tell(pool, endpoint, { from: undefined, to: endpoint.state, cause: 'discovered', detail: undefined, by: undefined });
         return;
@@ -205,8 +215,7 @@ export class HealthWatch {
   /** A request was counted on an endpoint. `streams`: whether its answer is streamed; undefined: nobody has looked. */
   dispatched({ lease, pool, endpoint, startedMs }: Reservation, streams: boolean | undefined): void {
     endpoint.health.breaker.dispatched(lease);
-    const settings = this.#of(pool);
-    if (settings?.slow === undefined || settings.passive === undefined) return;
+    if (this.#of(pool)?.slow === undefined) return;
     // What waits there counts this request too by now.
     const ms = baseMs + expectedTtftMs(endpoint, 0, tokensPerMsDefault, this.#options.clock.nowMs());
     this.#expected.set(lease, { pool, endpoint, ms, startedMs, streams, token: undefined });
@@ -216,48 +225,42 @@ export class HealthWatch {
   firstToken({ lease, pool, endpoint, startedMs, uncachedTokens }: Reservation): void {
     const expected = this.#expected.get(lease);
     const nowMs = this.#options.clock.nowMs();
-    this.#progressMs.set(endpoint, nowMs);
-    // What waited before it is not its own fault: its time begins with the endpoint's last sign of progress.
-    const tookMs = Math.min(nowMs - startedMs, endpoint.line.servedInMs);
-    const expectedMs = baseMs + uncachedTokens / (tokensPerMsDefault * endpoint.weight);
-    if (expected !== undefined) expected.token = { atMs: nowMs, tookMs, expectedMs };
-    // An answer in one piece has its first token with its last: that says how long it is, not how slow.
-    if (expected?.streams !== true) return;
-    if (this.#hearsAll) this.#paced(pool, endpoint, tookMs, expectedMs, nowMs);
-    if (!endpoint.health.breaker.isTrial(lease)) return;
-    const withAllMs = expectedMs + endpoint.uncachedTokensWaiting / (tokensPerMsDefault * endpoint.weight);
-    if (tookMs > this.#slowLimit(pool, endpoint, withAllMs, nowMs)) this.#open(pool, endpoint, 'slow', 'trial-failed', 'the first token of a trial came late');
+    endpoint.health.progressMs = nowMs;
+    if (expected === undefined) return;
+    expected.token = {
+      atMs: nowMs,
+      // What waited before it is not its own fault: its time begins with the endpoint's last sign of progress.
+      tookMs: Math.min(nowMs - startedMs, endpoint.line.servedInMs),
+      expectedMs: baseMs + uncachedTokens / (tokensPerMsDefault * endpoint.weight),
+    };
+    // An answer in one piece has its first token with its last: that says how long it is, not how slow. Where nobody has looked, its end tells.
+    if (expected.streams === true) this.#judgeToken(pool, endpoint, lease, expected.token, nowMs);
   }
 
-  /** A request is over. */
-  ended(held: Reservation, completion: Completion): void {
+  /** A request is over; `judgements`: what that says of the endpoints it touched. */
+  ended({ lease, pool }: Reservation, completion: Completion, judgements: readonly Judgement[]): void {
     const nowMs = this.#options.clock.nowMs();
-    const expected = this.#expected.get(held.lease);
-    this.#expected.delete(held.lease);
-    for (const { endpoint, outcome } of judgeEnd(held, completion, nowMs)) {
+    const expected = this.#expected.get(lease);
+    this.#expected.delete(lease);
+    for (const { endpoint, outcome } of judgements) {
       const { breaker } = endpoint.health;
       if (outcome.kind === 'unknown' || outcome.kind === 'given-up') {
-        breaker.forgot(held.lease);
+        breaker.forgot(lease);
         continue;
       }
       const failed = outcome.kind === 'failed';
-      if (!failed) this.#progressMs.set(endpoint, nowMs);
+      if (!failed) endpoint.health.progressMs = nowMs;
       const token = expected?.endpoint === endpoint && expected.streams === undefined ? expected.token : undefined;
-      if (token !== undefined && isStreamed(completion, nowMs - token.atMs) && this.#hearsAll) this.#paced(held.pool, endpoint, token.tookMs, token.expectedMs, nowMs);
-      if (this.#of(held.pool)?.passive === undefined) {
-        breaker.forgot(held.lease);
+      if (token !== undefined && isStreamed(completion, nowMs - token.atMs)) this.#judgeToken(pool, endpoint, lease, token, nowMs);
+      if (this.#of(pool)?.passive === undefined) {
+        breaker.forgot(lease);
         continue;
       }
-      const news = breaker.ended(held.lease, failed, nowMs);
-      if (news === 'trip') this.#open(held.pool, endpoint, 'open', 'failures', describe(completion));
-      else if (news === 'trial-failed') this.#open(held.pool, endpoint, 'open', 'trial-failed', describe(completion));
-      else if (news === 'trials-passed') this.#say(held.pool, endpoint, 'breaker', 'trials-passed', undefined, () => breaker.close(nowMs));
+      const news = breaker.ended(lease, failed, nowMs);
+      if (news === 'trip') this.#open(pool, endpoint, 'open', 'failures', describe(completion));
+      else if (news === 'trial-failed') this.#open(pool, endpoint, 'open', 'trial-failed', describe(completion));
+      else if (news === 'trials-passed') this.#say(pool, endpoint, 'breaker', 'trials-passed', undefined, () => breaker.close(nowMs));
     }
-  }
-
-  /** Another router saw an endpoint at work. */
-  heardProgress(endpoint: FleetEndpoint, nowMs: number): void {
-    this.#progressMs.set(endpoint, nowMs);
   }
 
   // ---- from timers ----
@@ -284,7 +287,7 @@ export class HealthWatch {
       }
       // Others may have gone meanwhile: what could be spared then is too much now.
       this.#enforceLimit(pool);
-      if (settings?.slow !== undefined && settings.passive !== undefined) this.#findSlow(pool, settings.slow, nowMs);
+      if (settings?.slow !== undefined) this.#findSlow(pool, settings.slow, nowMs);
     }
     this.#findStalled(nowMs);
   }
@@ -423,8 +426,13 @@ export class HealthWatch {
     this.#options.changed(whole);
   }
 
-  #paced(pool: FleetPool, endpoint: FleetEndpoint, observedMs: number, expectedMs: number, nowMs: number): void {
-    if (this.#of(pool)?.slow !== undefined) endpoint.health.pace.add(observedMs, expectedMs, nowMs);
+  /** Takes the time of a first token into the endpoint's pace; a trial whose first token came late has failed. */
+  #judgeToken(pool: FleetPool, endpoint: FleetEndpoint, lease: string, { tookMs, expectedMs }: Token, nowMs: number): void {
+    const { breaker, pace } = endpoint.health;
+    if (this.#hearsAll) pace.add(tookMs, expectedMs, nowMs);
+    if (!breaker.isTrial(lease)) return;
+    const withAllMs = expectedMs + endpoint.uncachedTokensWaiting / (tokensPerMsDefault * endpoint.weight);
+    if (tookMs > this.#slowLimit(pool, endpoint, withAllMs, nowMs)) this.#open(pool, endpoint, 'slow', 'trial-failed', 'the first token of a trial came late');
   }
 
   /** Time to first token above which an endpoint is slow against its peers, in ms; Infinity: nothing to compare with. */
@@ -487,18 +495,18 @@ export class HealthWatch {
       // In order of start, but for decisions that were made again.
       if (ageMs < stallMsMin) break;
       if (streams === false || token !== undefined || looked.has(endpoint)) continue;
+      // The one that has waited longest says enough.
+      looked.add(endpoint);
       const settings = this.#of(pool);
-      if (settings?.slow === undefined || settings.passive === undefined || !settings.observesFirstToken) continue;
+      if (settings?.slow === undefined || !settings.observesFirstToken) continue;
       const { state } = endpoint;
       if (!isServing(state) && state !== 'half-open') continue;
       const peers = Math.max(1, this.#peersPace(pool, endpoint, 1, nowMs) ?? 1);
       // It may be at work on anything that waits there: what others sent at the same moment came in an order that nobody here knows.
       const allMs = baseMs + endpoint.uncachedTokensWaiting / (tokensPerMsDefault * endpoint.weight);
       const limitMs = Math.max(stallMsMin, stallFactor * peers * Math.max(ms, allMs));
-      const progressMs = this.#progressMs.get(endpoint) ?? -Infinity;
-      if (ageMs < limitMs || nowMs - progressMs < limitMs) continue;
-      looked.add(endpoint);
-      const othersWork = pool.endpoints.some((peer) => peer !== endpoint && nowMs - (this.#progressMs.get(peer) ?? -Infinity) < limitMs);
+      if (ageMs < limitMs || nowMs - endpoint.health.progressMs < limitMs) continue;
+      const othersWork = pool.endpoints.some((peer) => peer !== endpoint && nowMs - peer.health.progressMs < limitMs);
       if (!othersWork) continue;
       this.#open(pool, endpoint, 'slow', state === 'half-open' ? 'trial-failed' : 'stalled', `no first token for ${Math.round(ageMs)} ms`);
     }
@@ -507,7 +515,10 @@ export class HealthWatch {
   /** Leaves an endpoint out, if the pool can spare it. */
   #open(pool: FleetPool, endpoint: FleetEndpoint, state: 'open' | 'slow', cause: ChangeCause, detail: string): void {
     const { breaker } = endpoint.health;
-    if (breaker.state === 'closed' && this.#leftOut(pool) >= this.#leftOutMax(pool)) return;
+    if (breaker.state === 'closed' && this.#leftOut(pool) >= this.#leftOutMax(pool)) {
+      this.#options.withheld(pool.name, endpoint.address, `${cause}: ${detail}`);
+      return;
+    }
     const nowMs = this.#options.clock.nowMs();
     this.#say(pool, endpoint, 'breaker', cause, detail, () => {
       breaker.open(state, nowMs);

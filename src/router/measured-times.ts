@@ -19,7 +19,7 @@ export interface Judgement {
  * What the end of a request says of the endpoints it touched. It goes to the one that really answered, which is another than the chosen one
  * after a retry, or behind an Envoy that does not know the chosen one; an endpoint of no pool of ours is nobody's. A retry means that the
  * chosen one, which Envoy tries first, failed; its lost time is in all that was measured, so that a retried request tells nothing of how
- * fast the endpoint is that saved it. To be called before `measureEnd`, which takes the first token away.
+ * fast the endpoint is that saved it. To be asked before `measureEnd`, which takes the first token away.
  */
 export function judgeEnd(held: Reservation, completion: Completion, nowMs: number): readonly Judgement[] {
   const { lease, endpoint: chosen, startedMs } = held;
@@ -35,10 +35,9 @@ export function judgeEnd(held: Reservation, completion: Completion, nowMs: numbe
   return [{ endpoint: server, outcome: toOutcome(completion, chosen.times.firstTokenOf(lease), nowMs - startedMs) }];
 }
 
-/** Takes the end of a request into the times of the endpoints it touched. */
-export function measureEnd(held: Reservation, completion: Completion, nowMs: number): void {
+/** Takes the end of a request into the times of the endpoints it touched, as `judgeEnd` judged it. */
+export function measureEnd(held: Reservation, completion: Completion, judgements: readonly Judgement[], nowMs: number): void {
   const { lease, endpoint: chosen } = held;
-  const judgements = judgeEnd(held, completion, nowMs);
   const server = toServer(held, completion.servedBy);
   if ((completion.attempts ?? 1) <= 1 && server !== chosen) {
     const ttftMs = chosen.times.takeFirstToken(lease);

@@ -158,6 +158,8 @@ export interface RouterEvents {
   noFirstToken(pool: string, responses: number): void;
   /** An endpoint's state changed, whoever found it out. */
   endpointChanged(change: EndpointChange): void;
+  /** An endpoint should be left out for this cause, and stays: as many of its pool are left out as may be. */
+  ejectionWithheld(pool: string, address: string, cause: string): void;
 }
 
 /**

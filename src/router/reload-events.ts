@@ -12,7 +12,7 @@ export interface ConfigReload {
   readonly outcome: ReloadOutcome;
   readonly cause: ReloadCause;
   readonly file: string;
-  /** Tells versions apart: a hash of the file and of those it names; undefined: it could not be read. */
+  /** Tells versions apart: a hash of all settings but secrets; undefined: it could not be read. */
   readonly version: string | undefined;
   /** Why it was refused, each with its path. */
   readonly problems: readonly { readonly path: string; readonly message: string }[];

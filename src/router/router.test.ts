@@ -67,6 +67,7 @@ function bench(yaml: string, options: Partial<RouterOptions> & { forward?: boole
     noCompletionSignal: (...args) => told.push(['noCompletionSignal', ...args]),
     noFirstToken: (...args) => told.push(['noFirstToken', ...args]),
     endpointChanged: (...args) => told.push(['endpointChanged', ...args]),
+    ejectionWithheld: (...args) => told.push(['ejectionWithheld', ...args]),
   };
   const made: Bench = {
     router: new Router({

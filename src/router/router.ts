@@ -11,7 +11,7 @@ import { type Reservation, Reservations } from '../fleet/reservations.ts';
 import { FirstTokenWatch } from './first-token-watch.ts';
 import type { HealthWatch } from './health-watch.ts';
 import type { Clock, Completion, DecisionLog, RefusalCode, Rng, RouterEvents, StateExchange } from './ports.ts';
-import { measureEnd, measureFirstToken } from './measured-times.ts';
+import { judgeEnd, measureEnd, measureFirstToken } from './measured-times.ts';
 import { moreTelling, type Refusal, refusalCodeOf, toRefusal } from './refusal.ts';
 import type { RouteWeights } from './route-weights.ts';
 import type { Chance, Routed } from './routed.ts';
@@ -367,34 +367,36 @@ export class Router {
       this.#options.events.unknownLease();
       return;
     }
-    const durationMs = nowMs - held.startedMs;
-    if (completion.ending === 'finished') this.#duration.learn(durationMs);
+    if (completion.ending === 'finished') this.#duration.learn(nowMs - held.startedMs);
     if (completion.ending === 'finished' && held.phase === 'waiting') {
       const missed = this.#firstTokens.missed(held.pool.name);
       if (missed !== undefined) this.#options.events.noFirstToken(held.pool.name, missed);
     }
-    this.#options.health?.ended(held, completion);
-    measureEnd(held, completion, nowMs);
-    this.#options.events.released(held.pool.name, held.endpoint.address, completion, durationMs);
-    this.#options.decisions?.ended(lease, completion, durationMs);
+    this.#tellEnd(held, completion, nowMs);
+  }
+
+  /** A request is over, and counted no longer: tells all who learn from it. */
+  #tellEnd(held: Reservation, completion: Completion, nowMs: number): void {
+    const { health, events, decisions } = this.#options;
+    const durationMs = nowMs - held.startedMs;
+    const judgements = judgeEnd(held, completion, nowMs);
+    health?.ended(held, completion, judgements);
+    measureEnd(held, completion, judgements, nowMs);
+    events.released(held.pool.name, held.endpoint.address, completion, durationMs);
+    decisions?.ended(held.lease, completion, durationMs);
     this.#publish('done', held);
   }
 
   /** Drops what no sign of an end came for, and tells once if none comes for anything. To be called about once a second. */
   expire(): void {
-    const { clock, events, decisions } = this.#options;
+    const { clock, events } = this.#options;
     const { expireAfterMsMax, assumedDurationMs } = this.#settings;
     const nowMs = clock.nowMs();
     const afterMs = this.#completionsSeen ? (this.#duration.known ? this.#duration.longMs : expireAfterMsMax) : assumedDurationMs;
     for (const held of this.#reservations.expire(nowMs - Math.min(afterMs, expireAfterMsMax), nowMs)) {
       this.confirm(held.lease);
       this.#leavePlace(held.lease);
-      const expired: Completion = { ending: 'expired', signal: 'timer' };
-      this.#options.health?.ended(held, expired);
-      measureEnd(held, expired, nowMs);
-      events.released(held.pool.name, held.endpoint.address, expired, nowMs - held.startedMs);
-      decisions?.ended(held.lease, expired, nowMs - held.startedMs);
-      this.#publish('done', held);
+      this.#tellEnd(held, { ending: 'expired', signal: 'timer' }, nowMs);
     }
     // What was measured grows old by itself.
     for (const pool of this.fleet.pools.values()) for (const { times } of pool.endpoints) times.advance(nowMs);

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { chatPool, compiled, seededDraw } from '../../test/integration/router-under-test.ts';
 import { type ModelledRouter, ModelledNetwork, type NetworkOptions } from '../../test/modelled-network.ts';
 import { noLoad } from '../fleet/endpoint.ts';
-import { FleetView } from '../fleet/fleet-view.ts';
+import { type FleetEndpoint, FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import type { HealthRow } from '../fleet/health-row.ts';
 import { type LoadEvent, SharedState } from '../fleet/shared-state.ts';
@@ -471,13 +471,13 @@ describe('what routers say of endpoints’ health', () => {
       return parsed?.kind === 'snapshot' ? parsed.health : undefined;
     });
   let heard: [string, HealthRow][];
-  let progress: string[];
+  let endpoint: FleetEndpoint;
   beforeEach(() => {
     heard = [];
-    progress = [];
     const fleet = new FleetView([{ name: 'chat', endpoints: [{ address: one, weight: 1, labels: {}, requestsMax: undefined }] }]);
+    endpoint = fleet.pool('chat')!.endpoint(one)!;
     const state = new SharedState(fleet, new Placements());
-    state.health = { rows: () => [row], receive: (pool, word) => heard.push([pool, word]), heardProgress: ({ address }) => progress.push(address) };
+    state.health = { rows: () => [row], receive: (pool, word) => heard.push([pool, word]) };
     on = bench({ state, pushEventsPerSecondMax: 0 });
   });
 
@@ -508,7 +508,7 @@ describe('what routers say of endpoints’ health', () => {
   it('what ended or gave a first token elsewhere is a sign that the endpoint works', () => {
     on.hear('b', 1);
     on.exchange.receive('chat', encodeEvents('b', 2, [dispatch(), { kind: 'first-token', pool: 'chat', address: one, uncachedTokens: 1 }]));
-    expect(progress).toEqual([one]);
+    expect(endpoint.health.progressMs).toBe(on.nowMs);
   });
 });
 

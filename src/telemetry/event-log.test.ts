@@ -105,6 +105,16 @@ describe('createEventLog', () => {
     expect(lines.slice(1)).toMatchObject([{ event: 'lease_expired', count: 9 }]);
   });
 
+  it('warns of decisions that Envoy seems never to have read, and of no others that came to nothing', () => {
+    log.released('chat', '10.0.0.1:80', { ending: 'not-proxied', signal: 'ext-proc' }, 5);
+    expect(lines).toEqual([]);
+    for (let i = 0; i < 10; i += 1) log.released('chat', '10.0.0.1:80', { ending: 'not-proxied', signal: 'timer' }, 5_100);
+    expect(lines).toMatchObject([{ level: 'warn', event: 'decision_unread', count: 1, pool: 'chat', endpoint: '10.0.0.1:80' }]);
+    expect(lines[0]?.msg).toContain('Cure: ');
+    log.flush();
+    expect(lines.slice(1)).toMatchObject([{ event: 'decision_unread', count: 9 }]);
+  });
+
   it('logs internal errors with their frames, at most once per period, and never what a parser quotes', () => {
     for (let i = 0; i < 5; i += 1) log.failed(new SyntaxError('Unexpected token, "my prompt" is not valid JSON'));
     log.failed(new RangeError('latest'));
@@ -203,6 +213,14 @@ describe('createEventLog', () => {
     expect(lines.slice(1)).toMatchObject([{ event: 'probe_failed', count: 60, endpoint: '10.0.0.2:80', cause: 'timeout' }]);
   });
 
+  it('warns once per period of endpoints that should be left out and are not, with the latest cause and the cure', () => {
+    for (const endpoint of ['10.0.0.1:80', '10.0.0.2:80', '10.0.0.2:80']) log.ejectionWithheld('chat', endpoint, 'failures: last: status 500');
+    expect(lines).toMatchObject([{ level: 'warn', event: 'ejection_withheld', count: 1, pool: 'chat', endpoint: '10.0.0.1:80', cause: 'failures: last: status 500' }]);
+    expect(lines[0]?.msg).toMatch(/ejectedShareMax allows\. Cure: /);
+    log.flush();
+    expect(lines[1]).toMatchObject({ event: 'ejection_withheld', count: 2, endpoint: '10.0.0.2:80' });
+  });
+
   it('tells of each change of an endpoint, in a line of its own, and warns of those for the worse', () => {
     log.endpointChanged(ejection);
     log.endpointChanged({ ...ejection, from: 'ejected', to: 'half-open', cause: 'back-off-over', detail: undefined, by: 'router-b', untilMs: undefined });
@@ -214,6 +232,10 @@ describe('createEventLog', () => {
       { level: 'info', ...about, from: 'ejected', to: 'half-open', cause: 'back-off-over', by: 'router-b' },
       { level: 'info', ...about, from: 'new', to: 'joining', cause: 'discovered' },
       { level: 'info', ...about, from: 'draining', to: 'gone', cause: 'removed' },
+    ]);
+    expect(lines.slice(0, 2).map(({ msg }) => msg)).toEqual([
+      'endpoint 10.0.0.1:80 of pool chat: ready → ejected (failures: 3 in a row: 503)',
+      'endpoint 10.0.0.1:80 of pool chat: ejected → half-open (back-off-over)',
     ]);
   });
 
@@ -240,6 +262,7 @@ describe('createEventLog', () => {
 const calls: { readonly [K in keyof TelemetryEvents]: Parameters<TelemetryEvents[K]> } = {
   decided: [{ lease: 'a.1' } as Routed],
   refused: ['overloaded', 'chat'],
+  ejectionWithheld: ['chat', '10.0.0.1:80', 'failures: last: status 500'],
   endpointChanged: [ejection],
   firstToken: ['chat', '10.0.0.1:80', 12],
   released: ['chat', '10.0.0.1:80', finished, 34],

@@ -26,6 +26,9 @@ const noSignal =
 const noLease =
   'Access-log records arrive, but none names a lease, so the load that decisions are based on is guessed. Cure: list the metadata namespace ' +
   '"fairlead" in metadata_options.receiving_namespaces.untyped of the ext_proc filter.';
+const ejectionWithheld =
+  'Endpoints fail or are slow and stay in use, because as many of their pool are left out as health.ejectedShareMax allows. Cure: see what the servers have in common ' +
+  '(a model that was not loaded, a full disk, too little capacity: /api/v1/changes tells the causes); raise ejectedShareMax only if the others can carry the load.';
 const noFirstToken =
   'No first token was ever noticed, so prompts count as waiting until their requests end, and this policy chooses worse than it could. Cure: ' +
   'set allow_mode_override: true on the ext_proc filter, or send it response bodies (STREAMED or FULL_DUPLEX_STREAMED); or set ' +
@@ -36,17 +39,24 @@ const foreignLease =
 const leaseExpired =
   'Requests were counted as running until they expired: nothing reported their end. Envoy drops access-log records when the log stream breaks; ' +
   'if this goes on, see whether its access log still reaches this router.';
+const decisionUnread =
+  'Requests were released although nothing told of their end: their ext_proc streams ended early, so Envoy seems to have given up waiting for the decision. Cure: if ext_proc.message_timeouts ' +
+  'of Envoy rises, give this router more CPU, or add routers. If it does not, filters with and without allow_mode_override share the cluster of this router, and their requests are released ' +
+  'while they run: give all of them the same setting.';
 const exchangeTrouble = 'What carries state between routers cannot be used as it should. Requests go on, on what is known of the other routers until it ages out.';
 const exchangeRecovered = 'State goes between routers again.';
-const exchangeDropped = 'Messages to other routers were not sent, or nobody knows whether they arrived. The next snapshots repair what they said of load.';
-const pushingStopped = 'More happens than may be pushed to other routers as it happens: they hear of it by snapshots alone.';
+const exchangeDropped =
+  'Messages to other routers were not sent, or nobody knows whether they arrived: exchange_trouble and /readyz tell why. The next snapshots repair what they said of load.';
+const pushingStopped =
+  'More happens than may be pushed to other routers as it happens: they hear of it by snapshots alone, and choices are a little worse. Cure: with Redis, raise state.pushEventsPerSecondMax if it has room.';
 const pushingResumed = 'What happens is pushed to other routers as it happens again.';
 const scrapeFailed =
   'Metrics of model servers cannot be read; once they are stale, endpoints are rated without them. See whether pools[].metrics names the right kind, path and port.';
 const probeFailed =
   'Model servers fail their probes; those that go on doing so get no requests. See what they say for themselves, and whether pools[].health.probe names the right path, port and model.';
 const configRefused = 'The configuration that was read again cannot be used; the one before it stays in force, whole.';
-const discoveryFailed = 'A source of endpoints cannot be followed; those that it named last stay.';
+const discoveryFailed =
+  'A source of endpoints cannot be followed; those that it named last stay. Cure: mend the file, or see whether this router can resolve the name; it is taken in again by itself.';
 const internalError = 'An internal error ended a stream or a listener; the request was refused if it still could be. This is a bug: please report it.';
 
 /** Logs loudly what makes decisions worse or points at a bug, each matter at most once per period. Ordinary events are for the metrics. */
@@ -58,6 +68,12 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
   });
   const expired = new RateLimited<{ pool: string; address: string }>(periodMs, (count, { pool, address }) => {
     logger.warn({ event: 'lease_expired', count, pool, endpoint: address }, leaseExpired);
+  });
+  const unread = new RateLimited<{ pool: string; address: string }>(periodMs, (count, { pool, address }) => {
+    logger.warn({ event: 'decision_unread', count, pool, endpoint: address }, decisionUnread);
+  });
+  const withheld = new RateLimited<{ pool: string; endpoint: string; cause: string }>(periodMs, (count, latest) => {
+    logger.warn({ event: 'ejection_withheld', count, ...latest }, ejectionWithheld);
   });
   const failures = new RateLimited<unknown>(periodMs, (count, error) => {
     logger.error({ event: 'internal_error', count, err: error }, internalError);
@@ -88,8 +104,9 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
     decided: nothing,
     refused: nothing,
     firstToken: nothing,
-    released: (pool, address, { ending }) => {
+    released: (pool, address, { ending, signal }) => {
       if (ending === 'expired') expired.note({ pool, address });
+      else if (signal === 'timer') unread.note({ pool, address });
     },
     foreignReport: (owner, forwarded) => {
       // The owner was read from an access-log record: no more of it is believed than a router's id can be.
@@ -104,6 +121,7 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
       logger.warn({ event: 'no_first_token', pool, responses }, noFirstToken);
     },
     endpointChanged: (change) => logChange(logger, change),
+    ejectionWithheld: (pool, endpoint, cause) => withheld.note({ pool, endpoint, cause }),
     streamOpened: nothing,
     streamClosed: nothing,
     message: nothing,
@@ -144,7 +162,7 @@ export function createEventLog(logger: Pick<Logger, 'info' | 'warn' | 'error'>):
       }
     },
     flush: () => {
-      for (const limited of [foreign, expired, failures, troubles, recoveries, dropped, pushing, scrapes, probes]) limited.flush();
+      for (const limited of [foreign, expired, unread, withheld, failures, troubles, recoveries, dropped, pushing, scrapes, probes]) limited.flush();
     },
   };
 }
@@ -156,7 +174,7 @@ const unwell: ReadonlySet<EndpointState | undefined> = new Set<EndpointState>(['
 function logChange(logger: Pick<Logger, 'info' | 'warn'>, { pool, address, from, to, cause, detail, by, atMs, untilMs }: EndpointChange): void {
   const retryInMs = untilMs === undefined ? undefined : Math.max(0, Math.round(untilMs - atMs));
   const fields = { event: 'endpoint_changed', pool, endpoint: address, from: from ?? 'new', to: to ?? 'gone', cause, detail, by, retryInMs };
-  logger[unwell.has(to) ? 'warn' : 'info'](fields, `endpoint ${address} of pool ${pool}: ${from ?? 'new'} → ${to ?? 'gone'} (${cause})`);
+  logger[unwell.has(to) ? 'warn' : 'info'](fields, `endpoint ${address} of pool ${pool}: ${from ?? 'new'} → ${to ?? 'gone'} (${cause}${detail === undefined ? '' : `: ${detail}`})`);
 }
 
 /**
@@ -205,6 +223,7 @@ const eventNames: Readonly<Record<keyof TelemetryEvents, true>> = {
   foreignReport: true,
   unknownLease: true,
   noCompletionSignal: true,
+  ejectionWithheld: true,
   endpointChanged: true,
   noFirstToken: true,
   streamOpened: true,

@@ -171,6 +171,13 @@ describe('createMetrics', () => {
     expect(await metrics.value(`fairlead_endpoint_changes_total{${at},to="other",cause="other"}`)).toBe(1);
   });
 
+  it('counts the times that an endpoint should have been left out and stayed', async () => {
+    const metrics = create();
+    metrics.ejectionWithheld('chat', first, 'failures: last: status 500');
+    metrics.ejectionWithheld('chat', second, 'failures: last: status 500');
+    expect(await metrics.value('fairlead_ejections_withheld_total{pool="chat"}')).toBe(2);
+  });
+
   it('counts probes by outcome, and how long those took that passed', async () => {
     const metrics = create();
     expect((await metrics.lines()).join('\n')).not.toMatch(/^fairlead_probe/m);
@@ -241,6 +248,7 @@ describe('createMetrics', () => {
     metrics.released('chat', first, { ending: 'upstream-failure', signal: 'access-log', status: 503 }, 10);
     metrics.released('chat', first, { ending: 'client-abort', signal: 'ext-proc', status: 0 }, 10);
     metrics.released('chat', first, { ending: 'expired', signal: 'timer' }, 1_800_000);
+    metrics.released('chat', first, { ending: 'not-proxied', signal: 'timer' }, 5_100);
     expect(await metrics.value(`fairlead_requests_released_total{${at},ending="finished",signal="access-log"}`)).toBe(2);
     expect(await metrics.value(`fairlead_requests_released_total{${at},ending="upstream-failure",signal="access-log"}`)).toBe(1);
     expect(await metrics.value(`fairlead_requests_released_total{${at},ending="expired",signal="timer"}`)).toBe(1);
@@ -249,7 +257,7 @@ describe('createMetrics', () => {
     expect(await metrics.value(`fairlead_responses_total{${at},status_class="other"}`)).toBe(1);
     expect(await metrics.value(`fairlead_served_elsewhere_total{${at}}`)).toBe(1);
     expect(await metrics.value(`fairlead_upstream_first_byte_seconds_bucket{${at},le="0.05"}`)).toBe(1);
-    // What expired was never observed to take any time.
+    // What the clock ended was never observed to take any time.
     expect(await metrics.value(`fairlead_request_duration_seconds_count{${at}}`)).toBe(4);
     expect(await metrics.value(`fairlead_request_duration_seconds_bucket{${at},le="1"}`)).toBe(3);
     expect(await metrics.value(`fairlead_request_duration_seconds_bucket{${at},le="5"}`)).toBe(4);
@@ -343,12 +351,22 @@ describe('createMetrics', () => {
     expect(await metrics.value(`fairlead_endpoint_state{${at},state="ready"}`)).toBe(0);
   });
 
-  it('says how many pools miss their first tokens', async () => {
-    const metrics = create();
+  it('says how many pools miss their first tokens, until one comes or the pool is gone', async () => {
+    const fleet = createFleet();
+    const metrics = create({ fleet });
     expect(await metrics.value('fairlead_first_tokens_missing')).toBe(0);
     metrics.noFirstToken('chat', 50);
     metrics.noFirstToken('chat', 50);
     expect(await metrics.value('fairlead_first_tokens_missing')).toBe(1);
+    metrics.firstToken('chat', first, 100);
+    expect(await metrics.value('fairlead_first_tokens_missing')).toBe(0);
+
+    metrics.released('chat', first, { ending: 'finished', signal: 'access-log' }, 5);
+    metrics.noFirstToken('chat', 50);
+    fleet.update([], 0);
+    for (const nowMs of [1, 2, 60_000]) fleet.sweep(nowMs, 0);
+    metrics.follow();
+    expect(await metrics.value('fairlead_first_tokens_missing')).toBe(0);
   });
 
   it('says that no end is reported, until one is', async () => {

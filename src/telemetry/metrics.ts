@@ -131,6 +131,7 @@ interface ShadowSeries {
 /** Everything counted of one pool. */
 interface PoolSeries {
   readonly endpoints: Series<EndpointSeries>;
+  readonly ejectionsWithheld: Tally;
   readonly decisionDuration: Observations;
   readonly rejections: Series<Series<Tally>>;
 }
@@ -179,6 +180,10 @@ export function createMetrics({ fleet, table: firstTable, version, snapshotAgeMs
   const changes = counter<EndpointLabel | 'to' | 'cause'>(
     'fairlead_endpoint_changes_total',
     'Changes of an endpoint\'s state, by the new state ("gone": it left) and the cause, whichever router found it out.',
+  );
+  const ejectionsWithheld = counter<'pool'>(
+    'fairlead_ejections_withheld_total',
+    'Times that an endpoint should have been left out for failing or being slow and stayed, since as many of its pool were left out as may be.',
   );
   const firstToken = histogram<EndpointLabel>(
     'fairlead_time_to_first_token_seconds',
@@ -302,6 +307,7 @@ export function createMetrics({ fleet, table: firstTable, version, snapshotAgeMs
         0,
         endpointSeriesMax,
       ),
+      ejectionsWithheld: ejectionsWithheld.child({ pool }),
       decisionDuration: decisionDuration.child({ pool }),
       rejections: new Series((filter) => new Series((reason) => rejections.child({ pool, filter, reason }), [], codesMax), [], codesMax),
     }),
@@ -339,7 +345,7 @@ export function createMetrics({ fleet, table: firstTable, version, snapshotAgeMs
   };
 
   let signalMissing = false;
-  /** Pools. */
+  /** Pools that gave none yet. */
   const firstTokensMissing = new Set<string>();
   let isInTrouble = false;
   let isPushing = true;
@@ -366,7 +372,10 @@ export function createMetrics({ fleet, table: firstTable, version, snapshotAgeMs
     const names = [...fleet.pools.keys()];
     const gone = new Set([pools, probesByPool, discoveriesByPool].flatMap((series: Series<unknown>) => series.renew(names)).concat(refusalsByPool.renew(['', ...names])));
     for (const [, byPool] of fallbacks.entries()) for (const pool of byPool.renew(names)) gone.add(pool);
-    for (const pool of gone) drop({ pool });
+    for (const pool of gone) {
+      drop({ pool });
+      firstTokensMissing.delete(pool);
+    }
     for (const [pool, { endpoints }] of pools.entries()) {
       for (const endpoint of endpoints.renew(fleet.pool(pool)?.endpoints.map(({ address }) => address) ?? [])) drop({ pool, endpoint });
     }
@@ -413,15 +422,19 @@ export function createMetrics({ fleet, table: firstTable, version, snapshotAgeMs
     endpointChanged: ({ pool, address, to = 'gone', cause }) => {
       pools.of(pool).endpoints.of(address).changes.of(to).of(cause).value += 1;
     },
+    ejectionWithheld: (pool) => {
+      pools.of(pool).ejectionsWithheld.value += 1;
+    },
     firstToken: (pool, address, sinceDispatchMs) => {
+      firstTokensMissing.delete(pool);
       pools.of(pool).endpoints.of(address).firstToken.observe(sinceDispatchMs / 1_000);
     },
     released: (pool, address, { ending, signal, status, firstByteMs, servedBy }, durationMs) => {
       if (signal === 'access-log' || signal === 'response-phases') signalMissing = false;
       const endpoint = pools.of(pool).endpoints.of(address);
       endpoint.releases.of(ending).of(signal).value += 1;
-      // How long an expired request took is a guess of ours, not an observation.
-      if (ending !== 'expired') endpoint.duration.observe(durationMs / 1_000);
+      // How long a request took that the clock ended is a guess of ours, not an observation.
+      if (signal !== 'timer') endpoint.duration.observe(durationMs / 1_000);
       if (status !== undefined) endpoint.responses.of(toStatusClass(status)).value += 1;
       if (firstByteMs !== undefined) endpoint.firstByte.observe(firstByteMs / 1_000);
       if (servedBy !== undefined && servedBy !== toHostPort(address)) endpoint.servedElsewhere.value += 1;

@@ -49,8 +49,7 @@ let envoy: EnvoyProcess;
 let client: HttpClient;
 
 beforeAll(async () => {
-  // Prompts of some hundred tokens take 15 ms: ten times that is felt.
-  for (const name of names) servers[name] = await parts.addModelServers(serversEach, { timeScale: 1, model: name, profile: { ...slowPrefill } });
+  for (const name of names) servers[name] = await parts.addModelServers(serversEach, { timeScale: 1, model: name, profile: slowPrefill });
   fairlead = await parts.add(
     startFairlead({
       pools: names.map((name) => ({

@@ -70,7 +70,8 @@ async function when(what: string, msMax: number, look: () => boolean | Promise<b
 const allServe = (states: ReadonlyMap<string, string>): boolean => [...states.values()].every((state) => state === 'ready' || state === 'warming');
 const told = (records: readonly LoadRecord[]): string => `${JSON.stringify(tally(failuresOf(records).map(({ failure }) => failure ?? '')), undefined, 1)}\n${failuresIn(envoy.log())}`;
 
-it('leaves out no more than the share, though all of a pool fail', async () => {
+// Each has pools of its own, so they run at the same time: what lasts is the waiting.
+it.concurrent('leaves out no more than the share, though all of a pool fail', async () => {
   const load = startSteadyLoad({ client, perSecond: 24, model: 'many' });
   await when('first answers', 10_000, () => load.records.length > 12);
   await setAll('many', { mode: 'fail', failStatus: 500 });
@@ -95,7 +96,7 @@ it('leaves out no more than the share, though all of a pool fail', async () => {
   expect(late, told(late)).toEqual([]);
 });
 
-it('two routers agree on who is left out, and on who is back', async () => {
+it.concurrent('two routers agree on who is left out, and on who is back', async () => {
   const load = startSteadyLoad({ client, perSecond: 24, model: 'agreed' });
   const [victim] = servers.agreed as [ModelServer];
   await when('requests at both routers', 10_000, async () => load.records.length > 12 && (await Promise.all(routers.map((router) => router.metric('fairlead_decisions_total', { pool: 'agreed' })))).every((count) => count > 2));
@@ -126,7 +127,7 @@ it('two routers agree on who is left out, and on who is back', async () => {
   expect(failuresOf(records), told(records)).toEqual([]);
 });
 
-it('a dead pool falls back, two dead ones refuse at once with the reason, and both come back', async () => {
+it.concurrent('a dead pool falls back, two dead ones refuse at once with the reason, and both come back', async () => {
   const load = startSteadyLoad({ client, perSecond: 24, model: 'main' });
   const isServedBy = (pool: PoolName, sinceMs: number) => (): boolean =>
     load.records.some(({ sentMs, servedBy, failure }) => sentMs > sinceMs && failure === undefined && servers[pool].some(({ address }) => address === servedBy));

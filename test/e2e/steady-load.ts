@@ -26,9 +26,7 @@ export interface LoadOptions {
 export interface SteadyLoad {
   /** Of requests that are over, in order of their end. */
   readonly records: readonly LoadRecord[];
-  /** Sends no more. */
-  end(): void;
-  /** Ends, and resolves when all that were sent are over. */
+  /** Sends no more, and resolves when all that were sent are over. */
   settled(): Promise<readonly LoadRecord[]>;
 }
 
@@ -50,12 +48,10 @@ export function startSteadyLoad({ client, perSecond, model, answerTokens = 3 }: 
       void request.then(() => underWay.delete(request));
     }
   }, 1_000 / perSecond);
-  const end = (): void => clearInterval(timer);
   return {
     records,
-    end,
     settled: async () => {
-      end();
+      clearInterval(timer);
       await Promise.all(underWay);
       return records;
     },
@@ -86,7 +82,7 @@ function headerOf(value: string | string[] | undefined): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
-/** Failures, counted by cause: what a test prints. */
+/** Those that failed. */
 export function failuresOf(records: readonly LoadRecord[]): readonly LoadRecord[] {
   return records.filter(({ failure }) => failure !== undefined);
 }

@@ -26,7 +26,7 @@ const parameters = z.strictObject({
  * Sends a request where its first token is expected soonest, reckoning that a prompt computed anew costs others too:
  * cost = W/r + λ·u/r + d·(1 + (W + u)/step), and J for the session; lowest wins. W: prefill that waits, drained by the clock; u: uncached
  * part of this prompt; d: requests decoding; r: prefill speed. Measured in the routing study that this project rests on. With several
- * routers, W and J reckon with what the others send at the same moment (docs/adr/0012).
+ * routers, W and J reckon with what the others send at the same moment (docs/adr/0011).
  */
 export const sticky = definePicker({
   type: 'sticky',
