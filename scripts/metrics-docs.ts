@@ -185,7 +185,7 @@ function routedTo(pool: RoutedPool): Routed {
     uncachedTokens: 1,
     needsPlace: false,
     decisionMs: 0,
-    chance: { draw: 0, sequences: new Map() },
+    chance: { draw: 0, sequences: [] },
   };
 }
 

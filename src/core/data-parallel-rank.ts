@@ -31,15 +31,17 @@ export function toTellable(addresses: readonly string[], max: number): readonly 
   const [first] = addresses;
   if (first === undefined) return [];
   const rank = toRank(first);
-  const told = new Set<string>();
   const tellable: string[] = [];
   for (const address of addresses) {
     if (tellable.length >= max) break;
     if (rank !== undefined && (toRank(address) ?? 0) !== rank) continue;
-    const hostPort = toHostPort(address);
-    if (told.has(hostPort)) continue;
-    told.add(hostPort);
-    tellable.push(address);
+    // Those told are few: looking through them costs less than a set of them.
+    if (!isTold(tellable, toHostPort(address))) tellable.push(address);
   }
   return tellable;
+}
+
+function isTold(told: readonly string[], hostPort: string): boolean {
+  for (const address of told) if (toHostPort(address) === hostPort) return true;
+  return false;
 }

@@ -38,7 +38,7 @@ export function decide(policy: Policy, input: DecisionInput): Decision {
   }
 
   const totals = new Array<number>(candidates.length).fill(0);
-  const scores = policy.scorers.map(({ name, run, weight }) => {
+  const scores = policy.scorers.length === 0 ? noScores : policy.scorers.map(({ name, run, weight }) => {
     const ratings = run(candidates, input);
     for (let i = 0; i < totals.length; i += 1) totals[i] = (totals[i] ?? 0) + weight * (ratings[i] ?? 0.5);
     return { scorer: name, weight, ratings };
@@ -71,17 +71,26 @@ function causeOfNone(rejected: readonly RejectionCount[]): NoneCause {
   return inside.length === 0 && rejected.length > 0 ? 'subset' : 'not-ready';
 }
 
+/** Written to by nobody. */
+const noNames: string[] = [];
+
 /** Endpoints that were left out, and why, in three columns. */
 class LeftOut {
-  readonly #endpoints: EndpointSnapshot[] = [];
-  readonly #filters: string[] = [];
-  readonly #reasons: string[] = [];
+  // Where nobody is left out, as mostly, no list is made.
+  #endpoints: EndpointSnapshot[] | undefined;
+  #filters: string[] = noNames;
+  #reasons: string[] = noNames;
 
   get length(): number {
-    return this.#endpoints.length;
+    return this.#endpoints?.length ?? 0;
   }
 
   add(endpoint: EndpointSnapshot, filter: string, reason: string): void {
+    if (this.#endpoints === undefined) {
+      this.#endpoints = [];
+      this.#filters = [];
+      this.#reasons = [];
+    }
     this.#endpoints.push(endpoint);
     this.#filters.push(filter);
     this.#reasons.push(reason);
@@ -89,13 +98,14 @@ class LeftOut {
 
   /** Forgets all but the first so many. */
   cutTo(length: number): void {
+    if (this.#endpoints === undefined) return;
     this.#endpoints.length = length;
     this.#filters.length = length;
     this.#reasons.length = length;
   }
 
   toRejections(): Rejection[] {
-    return this.#endpoints.map(({ address }, i) => ({ address, filter: this.#filters[i] ?? '', reason: this.#reasons[i] ?? '' }));
+    return (this.#endpoints ?? []).map(({ address }, i) => ({ address, filter: this.#filters[i] ?? '', reason: this.#reasons[i] ?? '' }));
   }
 
   /** In the order in which each filter and reason came up first. */
@@ -103,7 +113,7 @@ class LeftOut {
     const counts: { filter: string; reason: string; count: number }[] = [];
     // Many endpoints in a row are mostly left out for the same reason, and there are few reasons.
     let last: (typeof counts)[number] | undefined;
-    for (let i = 0; i < this.#endpoints.length; i += 1) {
+    for (let i = 0; i < this.length; i += 1) {
       const filter = this.#filters[i] ?? '';
       const reason = this.#reasons[i] ?? '';
       if (last?.reason !== reason || last.filter !== filter) {
@@ -117,6 +127,7 @@ class LeftOut {
 }
 
 const noCounts: readonly RejectionCount[] = [];
+const noScores: DecisionTrace['scores'] = [];
 
 class LazyTrace implements DecisionTrace {
   readonly policy: string;

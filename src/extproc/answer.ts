@@ -35,6 +35,7 @@ export class AnswerWriter {
   readonly #removed: string[];
   readonly #removedWithoutRank: string[];
   readonly #clusters = new Map<string, HeaderValueOption>();
+  readonly #endpoints = new Map<string, HeaderValueOption>();
 
   constructor(outputs: Outputs) {
     this.#outputs = outputs;
@@ -130,7 +131,7 @@ export class AnswerWriter {
 
   #routing({ pool, addresses }: Routed, endpoints: string): CommonResponse {
     const rank = toRank(addresses[0] ?? '');
-    const set = [this.#clusterOption(pool.cluster), setHeader(this.#outputs.endpointHeader, endpoints)];
+    const set = [this.#clusterOption(pool.cluster), this.#endpointOption(endpoints)];
     const mutation: HeaderMutation = { set_headers: set };
     if (rank !== undefined) set.push(setHeader(rankHeader, String(rank)));
     // Of the rank, the client's copy, or that of a decision made again.
@@ -159,7 +160,19 @@ export class AnswerWriter {
     if (option === undefined) this.#clusters.set(cluster, (option = setHeader(this.#outputs.clusterHeader, cluster)));
     return option;
   }
+
+  #endpointOption(endpoints: string): HeaderValueOption {
+    let option = this.#endpoints.get(endpoints);
+    if (option === undefined) {
+      if (this.#endpoints.size >= endpointOptionsMax) this.#endpoints.clear();
+      this.#endpoints.set(endpoints, (option = setHeader(this.#outputs.endpointHeader, endpoints)));
+    }
+    return option;
+  }
 }
+
+/** Lists of endpoints whose header is kept: of a small pool most come again. */
+const endpointOptionsMax = 512;
 
 /** One more header of that name, beside those that are there. In ext_proc the default of `append` is false, whatever `append_action` says. */
 export function addHeader(key: string, value: string): HeaderValueOption {

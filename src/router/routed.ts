@@ -37,6 +37,6 @@ export interface Routed {
 /** What a decision takes from chance and order. */
 export interface Chance {
   readonly draw: number;
-  /** This request's number within each pool that it was considered for. */
-  readonly sequences: Map<string, number>;
+  /** This request's number within each pool that it was considered for, one entry a pool: mostly there is one. */
+  readonly sequences: { readonly pool: string; readonly sequence: number }[];
 }

@@ -174,7 +174,7 @@ export class Router {
     const key = facts.session === undefined ? undefined : this.#hash(facts.tenant ?? '', facts.session);
     const account = createAccount(route.name, facts, key?.id);
     if (without !== undefined) account.considered.push(...(earlier?.account.considered ?? []));
-    const chance = earlier?.chance ?? { draw: rng.draw(), sequences: new Map<string, number>() };
+    const chance: Chance = earlier?.chance ?? { draw: rng.draw(), sequences: [] };
     // Its own load must not count against it when it is decided on again.
     const over = earlier !== undefined && this.#reservations.setAside(earlier.lease, nowMs) === undefined;
     let code: RefusalCode | undefined;
@@ -248,7 +248,9 @@ export class Router {
   /** Where a request may go, in order: the target that its session or chance picks, then the route's fallbacks. */
   #targets(route: Route, key: AffinityKey | undefined, chance: Chance): { target: RouteTarget; draw: number; isFallback: boolean }[] {
     const { clock, weights } = this.#options;
-    const choice = chooseTarget(route, { key, draw: chance.draw, wallMs: clock.wallMs?.() ?? clock.nowMs(), weights });
+    // What time it is matters to routes with a shift alone.
+    const wallMs = route.shift === undefined ? 0 : (clock.wallMs?.() ?? clock.nowMs());
+    const choice = chooseTarget(route, { key, draw: chance.draw, wallMs, weights });
     const first = choice === undefined ? [] : [{ ...choice, isFallback: false }];
     return route.fallback === undefined ? first : [...first, ...route.fallback.map((target) => ({ target, draw: chance.draw, isFallback: true }))];
   }
@@ -426,8 +428,9 @@ export class Router {
   #toTellable(pool: FleetPool, chosen: FleetEndpoint, decision: Routed['decision']): readonly string[] {
     const { endpointsMax } = this.#settings;
     const tellableOf = (order: readonly string[]): readonly string[] => {
-      const others = order.filter((address) => address !== chosen.address && pool.endpoint(address)?.requestsMax === undefined);
-      return toTellable([chosen.address, ...others], endpointsMax);
+      const allowed = [chosen.address];
+      for (const address of order) if (address !== chosen.address && pool.endpoint(address)?.requestsMax === undefined) allowed.push(address);
+      return toTellable(allowed, endpointsMax);
     };
     // Those after the best are looked at only where too few of the best may be told.
     const best = decision.best ?? decision.addresses;
@@ -464,11 +467,9 @@ export class Router {
 
 /** A request's number within a pool, the same each time that it is decided on. */
 function sequenceIn(pool: FleetPool, { sequences }: Chance): number {
-  let sequence = sequences.get(pool.name);
-  if (sequence === undefined) {
-    sequence = pool.sequence;
-    pool.sequence += 1;
-    sequences.set(pool.name, sequence);
-  }
+  for (const known of sequences) if (known.pool === pool.name) return known.sequence;
+  const { sequence } = pool;
+  pool.sequence += 1;
+  sequences.push({ pool: pool.name, sequence });
   return sequence;
 }

@@ -57,11 +57,16 @@ function chooseByWeight(route: Route, key: AffinityKey | undefined, draw: number
     });
     return chosen && { target: chosen, draw };
   }
-  const total = targets.reduce((sum, _target, index) => sum + weightOf(index), 0);
+  const [only] = targets;
+  if (only !== undefined && targets.length === 1) return weightOf(0) > 0 ? { target: only, draw } : undefined;
+  let total = 0;
+  for (let index = 0; index < targets.length; index += 1) total += weightOf(index);
   let left = draw * total;
   let last: RouteTarget | undefined;
-  for (const [index, target] of targets.entries()) {
+  for (let index = 0; index < targets.length; index += 1) {
+    const target = targets[index];
     const weight = weightOf(index);
+    if (target === undefined) continue;
     if (left < weight) return { target, draw: key === undefined ? left / weight : draw };
     left -= weight;
     if (weight > 0) last = target;

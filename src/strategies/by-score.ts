@@ -19,6 +19,29 @@ export function byScore(candidates: readonly EndpointSnapshot[], scores: readonl
   return ordered;
 }
 
+/** `byScore` of so few that what it allocates would cost more than what it does: each is put in its place among those before it. */
+function byScoreOfFew(candidates: readonly EndpointSnapshot[], scores: readonly number[], draw: number): EndpointSnapshot[] {
+  const best = candidates.slice();
+  for (let i = 0; i < best.length; i += 1) {
+    const score = scores[i] ?? 0;
+    const endpoint = candidates[i];
+    let higher = 0;
+    let tied = 0;
+    let tiedBefore = 0;
+    for (let j = 0; j < best.length; j += 1) {
+      const other = scores[j] ?? 0;
+      if (other > score) higher += 1;
+      else if (other === score) {
+        tied += 1;
+        if (j < i) tiedBefore += 1;
+      }
+    }
+    const turn = tiedBefore - Math.floor(draw * tied);
+    if (endpoint !== undefined) best[higher + (turn < 0 ? turn + tied : turn)] = endpoint;
+  }
+  return best;
+}
+
 /** Candidates of one score among the best. */
 interface Tie {
   readonly score: number;
@@ -36,6 +59,7 @@ interface Tie {
  */
 export function bestByScore(candidates: readonly EndpointSnapshot[], scores: readonly number[], draw: number): EndpointSnapshot[] {
   const { length } = candidates;
+  if (length <= bestMax) return byScoreOfFew(candidates, scores, draw);
   const ties: Tie[] = [];
   let lowest = -Infinity;
   for (let i = 0; i < length; i += 1) {

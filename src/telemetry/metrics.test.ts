@@ -55,7 +55,7 @@ function routedTo(address: string, { name = 'chat', reason = 'affinity-home', fi
     uncachedTokens: 100,
     needsPlace: false,
     decisionMs: 0.02,
-    chance: { draw: 0, sequences: new Map() },
+    chance: { draw: 0, sequences: [] },
   };
 }
 

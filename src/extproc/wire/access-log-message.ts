@@ -8,16 +8,20 @@ import type {
   SocketAddress,
   StreamAccessLogsMessage,
   StreamAccessLogsMessageHTTPAccessLogEntries,
+  Struct,
   UInt32Value,
 } from '../messages.ts';
 import { WireReader } from './reader.ts';
-import { readMetadata } from './struct.ts';
+import { readMetadata, readStruct } from './struct.ts';
 
 // envoy/service/accesslog/v3/als.proto and envoy/data/accesslog/v3/accesslog.proto. A case in a switch is `field << 3 | wire type`; a field
 // that is known but written in another way is skipped like an unknown one, as protobuf wants it. A field that comes twice counts as it came last.
 
 /** The metadata that the processor set itself. */
 const namespaces: ReadonlySet<string> = new Set(['fairlead']);
+/** And of that what names the request; the rest is for those who read Envoy's logs. */
+const leaseField: ReadonlySet<string> = new Set(['lease']);
+const readLease = (reader: WireReader, end: number, depth: number): Struct => readStruct(reader, end, depth, leaseField);
 
 /**
  * Decodes of a `StreamAccessLogsMessage` what access-log.ts reads, as the generic codec in proto.ts would; of the rest nothing, for a record
@@ -85,7 +89,7 @@ function readCommon(reader: WireReader): AccessLogCommon {
         message.response_flags = readFlags(reader);
         break;
       case 138:
-        message.metadata = readMetadata(reader, reader.enter(), namespaces);
+        message.metadata = readMetadata(reader, reader.enter(), namespaces, readLease);
         break;
       case 192:
         message.upstream_request_attempt_count = reader.uint32();

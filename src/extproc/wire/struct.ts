@@ -5,12 +5,12 @@ import { depthMax, WireError, type WireReader } from './reader.ts';
 // google/protobuf/struct.proto and envoy/config/core/v3/base.proto (Metadata). A case in a switch is `field << 3 | wire type`; a field that is
 // known but written in another way is skipped like an unknown one, as protobuf wants it.
 
-/** Decodes a `google.protobuf.Struct` up to `end`. */
-export function readStruct(reader: WireReader, end: number, depth = 0): Struct {
+/** Decodes a `google.protobuf.Struct` up to `end`. `wanted`: the fields to read; absent: all. */
+export function readStruct(reader: WireReader, end: number, depth = 0, wanted?: ReadonlySet<string>): Struct {
   const struct: Struct = {};
   while (reader.at < end) {
     const tag = reader.tag();
-    if (tag === 10) readEntry(reader, reader.enter(), (struct.fields ??= newMap<Value>()), readValue, depth + 1);
+    if (tag === 10) readEntry(reader, reader.enter(), (struct.fields ??= newMap<Value>()), readValue, depth + 1, wanted);
     else reader.skip(tag);
   }
   reader.leave(end);
@@ -65,12 +65,17 @@ function readList(reader: WireReader, end: number, depth: number): ListValue {
   return list;
 }
 
-/** Decodes a `envoy.config.core.v3.Metadata`. `wanted`: the namespaces to read; absent: all. */
-export function readMetadata(reader: WireReader, end: number, wanted?: ReadonlySet<string>): Metadata {
+/** Decodes a `envoy.config.core.v3.Metadata`. `wanted`: the namespaces to read; absent: all. `read`: reads one. */
+export function readMetadata(
+  reader: WireReader,
+  end: number,
+  wanted?: ReadonlySet<string>,
+  read: (reader: WireReader, end: number, depth: number) => Struct = readStruct,
+): Metadata {
   const metadata: Metadata = {};
   while (reader.at < end) {
     const tag = reader.tag();
-    if (tag === 10) readEntry(reader, reader.enter(), (metadata.filter_metadata ??= newMap<Struct>()), readStruct, 1, wanted);
+    if (tag === 10) readEntry(reader, reader.enter(), (metadata.filter_metadata ??= newMap<Struct>()), read, 1, wanted);
     else reader.skip(tag);
   }
   reader.leave(end);

@@ -43,13 +43,16 @@ export const sticky = definePicker({
     return (candidates, scores, input) => {
       const { promptTokens, nowMs, draw } = input;
       const cached = cachedOf(candidates, input);
-      const waiting = candidates.map((endpoint) => waitingTokens(endpoint, tokensPerMs, nowMs));
+      // Loops, and few of them: this is most of what a decision costs.
+      const waiting: number[] = [];
       let weights = 0;
       let least = Infinity;
-      candidates.forEach(({ weight }, i) => {
-        weights += weight;
-        least = Math.min(least, (waiting[i] ?? 0) / weight);
-      });
+      for (const endpoint of candidates) {
+        const tokens = waitingTokens(endpoint, tokensPerMs, nowMs);
+        waiting.push(tokens);
+        weights += endpoint.weight;
+        least = Math.min(least, tokens / endpoint.weight);
+      }
       // What other routers send at this moment fills up where least waits, as it would from here; this request comes in the middle of it.
       const unheardTokens = input.unheardTokens ?? 0;
       const level = unheardTokens > 0 ? levelAfter(unheardTokens / 2, candidates, waiting) : least;
@@ -57,20 +60,27 @@ export const sticky = definePicker({
       const key = leanKey(input);
       // Who is to go where is left to chance, then: the lean is, on average, what an endpoint gets of it.
       const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1)) + (2 * unheardTokens) / (tokensPerMs * weights);
-      const costs = candidates.map(({ hash, weight, requests, requestsWaiting }, i) => {
+      const costs: number[] = [];
+      const gains: number[] = [];
+      let most = 0;
+      for (let i = 0; i < candidates.length; i += 1) {
+        const endpoint = candidates[i];
+        if (endpoint === undefined) continue;
+        const { hash, weight } = endpoint;
+        const held = cached[i] ?? 0;
         const rate = tokensPerMs * weight;
         const work = Math.max(waiting[i] ?? 0, level * weight);
-        const uncached = promptTokens - (cached[i] ?? 0);
-        const decoding = Math.max(0, requests - requestsWaiting) / weight;
+        const uncached = promptTokens - held;
+        const decoding = Math.max(0, endpoint.requests - endpoint.requestsWaiting) / weight;
         const lean = leanNowMs * (1 - pairFraction(key, hash));
-        return work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - scoreMs * (scores[i] ?? 0);
-      });
-      const gains = costs.map((cost) => -cost);
+        const cost = work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - scoreMs * (scores[i] ?? 0);
+        costs.push(cost);
+        gains.push(-cost);
+        most = Math.max(most, held);
+      }
       const best = bestByScore(candidates, gains, draw);
       const first = best[0];
       const chosen = first === undefined ? 0 : (cached[candidates.indexOf(first)] ?? 0);
-      let most = 0;
-      for (const tokens of cached) most = Math.max(most, tokens);
       const reason = most === 0 ? 'nothing-cached' : chosen === most ? 'cache-kept' : chosen > 0 ? 'cache-partly-kept' : 'cache-left';
       return new LazyPreference(best, () => byScore(candidates, gains, draw), { reason, home: undefined, costs });
     };
