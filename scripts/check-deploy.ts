@@ -345,6 +345,18 @@ function poolsOf(what: string, yaml: string): Pool[] {
   }));
 }
 
+/** The example with what is commented out in force, but for second values of what it sets, and for certificates, which a checkout lacks. */
+function uncommented(yaml: string): string {
+  const isSet = (line: string): boolean => /^(state|affinity|  tls|  grpc): /.test(line);
+  return yaml
+    .split('\n')
+    .map((line) => {
+      const [, indent = '', setting] = /^(\s*)# ([A-Za-z]+: (?:[[{].*|[\w.:/]+(?: #.*)?))$/.exec(line) ?? [];
+      return setting === undefined || isSet(indent + setting) ? line : indent + setting;
+    })
+    .join('\n');
+}
+
 function expectSamePools(what: string, pools: readonly Pool[], clusters: ReadonlyMap<string, readonly string[]>): void {
   for (const { name, cluster, endpoints } of pools) {
     const there = clusters.get(cluster);
@@ -694,6 +706,16 @@ const checks: Record<string, Check> = {
   'fairlead.example.yaml: is accepted and fits envoy/': () => {
     const pools = poolsOf('fairlead.example.yaml', read('fairlead.example.yaml'));
     for (const file of envoyFiles) expectSamePools(`fairlead.example.yaml and ${file}`, pools, clusterEndpoints(readYaml(file)));
+  },
+  'fairlead.example.yaml: what is commented out is accepted too, and says the defaults': () => {
+    const shown = loadConfig(uncommented(read('fairlead.example.yaml')), root);
+    const plain = loadConfig(read('fairlead.example.yaml'), root);
+    if (!shown.ok) throw new Failure(describeProblems(shown.problems));
+    if (!plain.ok) throw new Failure(describeProblems(plain.problems));
+    const said = ({ settings: { leases, drain, limits, log, pools } }: typeof plain.config): unknown[] =>
+      [{ leases, drain, limits, log }, ...pools.map(({ health, slowStart }) => ({ health, slowStart }))];
+    if (!isDeepStrictEqual(said(shown.config), said(plain.config)))
+      throw new Failure(`not the defaults:\n${JSON.stringify(said(shown.config))}\n${JSON.stringify(said(plain.config))}`);
   },
   'deploy/compose: Envoy is the shipped one with other addresses': async () => {
     const wanted = composeEnvoyText();
