@@ -83,6 +83,7 @@ export class Connection implements FrameSink, CallCarrier {
   #dataCall: Call<unknown, unknown> | undefined;
   #dataBytes = 0;
   #dataEnds = false;
+  #hasData = false;
 
   #resetGuard: RateGuard | undefined;
   #idleGuard: RateGuard | undefined;
@@ -215,7 +216,7 @@ export class Connection implements FrameSink, CallCarrier {
     if (this.#block.streamId !== 0) throw violation('frame within a header block');
     this.#receiveBytes -= length;
     if (this.#receiveBytes < 0) throw new ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, 'DATA beyond the window of the connection');
-    if (length === 0 && !this.#dataEnds) this.#countIdle(1);
+    this.#hasData = false;
     const call = this.#calls.get(streamId);
     if (call === undefined) this.#onLateData(streamId);
     else if (call.isHalfClosed) this.#resetStream(streamId, ErrorCode.STREAM_CLOSED);
@@ -224,6 +225,7 @@ export class Connection implements FrameSink, CallCarrier {
   }
 
   onData(bytes: Buffer, start: number, end: number): void {
+    this.#hasData = true;
     const call = this.#dataCall;
     if (call === undefined) return;
     const done = call.take(bytes, start, end);
@@ -233,6 +235,7 @@ export class Connection implements FrameSink, CallCarrier {
   }
 
   onDataFrameEnd(): void {
+    if (!this.#hasData && !this.#dataEnds && !this.#isOver) this.#countIdle(1);
     const call = this.#dataCall;
     this.#dataCall = undefined;
     if (this.#dataBytes > 0) {

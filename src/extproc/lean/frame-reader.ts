@@ -44,7 +44,7 @@ export class FrameReader {
     for (;;) {
       if (this.#isInData) {
         at = this.#takeData(chunk, at);
-        if (this.#isInData) return;
+        if (this.#isWithinData()) return;
       }
       if (this.#held > 0) {
         at = this.#complete(chunk, at);
@@ -125,6 +125,11 @@ export class FrameReader {
       this.#sink.onDataFrameEnd();
     }
     return at;
+  }
+
+  /** A method, since the compiler would not expect a call in between to have changed it. */
+  #isWithinData(): boolean {
+    return this.#isInData;
   }
 
   #hold(chunk: Buffer, start: number, end: number): void {

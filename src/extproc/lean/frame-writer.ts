@@ -9,6 +9,10 @@ const sentInPlaceBytesMin = 4_096;
 /** A gather buffer with less room is given up while the socket still needs what is in it. */
 const roomBytesMin = 2_048;
 
+/** A change of the table's size to 0 (RFC 7541, section 6.3). */
+const tableUnused = Buffer.from([0x20]);
+const none = Buffer.alloc(0);
+
 /** A frame as it is sent each time, but for its stream. */
 function toTemplate(block: Buffer, flags: number): Buffer {
   const head = Buffer.alloc(frameHeadBytes);
@@ -36,6 +40,7 @@ export class FrameWriter {
   #parts: Buffer[] = [];
   #partsBytes = 0;
   #handedBytes = 0;
+  #owesTableSize = false;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -56,6 +61,14 @@ export class FrameWriter {
     return this.position - this.sentPosition;
   }
 
+  /**
+   * The client has made its header table smaller: the next header block has to begin by saying that we use none, or it would not be taken
+   * (RFC 9113, section 4.3.1). Once is enough.
+   */
+  sayTableIsUnused(): void {
+    this.#owesTableSize = true;
+  }
+
   /** The beginning of an answer. */
   answerHeaders(streamId: number): void {
     this.#template(answerFrame, streamId);
@@ -68,8 +81,7 @@ export class FrameWriter {
 
   /** Any header block that ends its stream. It has to fit into a frame. */
   lastHeaders(streamId: number, block: Buffer): void {
-    this.#head(block.length, FrameType.HEADERS, Flag.END_HEADERS | Flag.END_STREAM, streamId);
-    this.bytes(block, 0, block.length);
+    this.#headers(block, 0, Flag.END_HEADERS | Flag.END_STREAM, streamId);
   }
 
   /** The beginning of a DATA frame; its `length` bytes have to follow by {@link bytes}. */
@@ -161,7 +173,19 @@ export class FrameWriter {
     }
   }
 
+  #headers(block: Buffer, start: number, flags: number, streamId: number): void {
+    const prefix = this.#owesTableSize ? tableUnused : none;
+    this.#owesTableSize = false;
+    this.#head(prefix.length + block.length - start, FrameType.HEADERS, flags, streamId);
+    this.bytes(prefix, 0, prefix.length);
+    this.bytes(block, start, block.length);
+  }
+
   #template(frame: Buffer, streamId: number): void {
+    if (this.#owesTableSize) {
+      this.#headers(frame, frameHeadBytes, frame[4] ?? 0, streamId);
+      return;
+    }
     this.#reserve(frame.length);
     const gather = this.#gather;
     const at = this.#at;

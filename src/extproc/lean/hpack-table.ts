@@ -1,4 +1,5 @@
 import { type HeaderField, toField } from './header-field.ts';
+import { defaultHeaderTableBytes } from './protocol.ts';
 
 /** The fields that every table begins with, from index 1 (RFC 7541, appendix A). */
 const staticFields: readonly HeaderField[] = (
@@ -25,8 +26,8 @@ const staticFields: readonly HeaderField[] = (
 
 const staticCount = staticFields.length;
 
-/** Largest dynamic table taken, in bytes: what HTTP/2 begins with, and all that we announce (RFC 9113, section 6.5.2). */
-export const tableBytesMax = 4_096;
+/** Largest dynamic table taken, in bytes: we announce no other. */
+const tableBytesMax = defaultHeaderTableBytes;
 
 /** As many fields as fit, since each counts for 32 bytes at least. */
 const slots = tableBytesMax / 32;

@@ -115,5 +115,5 @@ export function decodeHuffman(bytes: Buffer, start: number, end: number): string
 }
 
 function fromText(text: string): number[] {
-  return [...text].map((character) => character.charCodeAt(0));
+  return [...Buffer.from(text, 'latin1')];
 }

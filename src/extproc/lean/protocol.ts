@@ -55,6 +55,9 @@ export const defaultFrameBytesMax = 16_384;
 /** Largest payload that a setting may allow. */
 export const settableFrameBytesMax = 16_777_215;
 
+/** Dynamic tables of header compression begin with it, in bytes (section 6.5.2). */
+export const defaultHeaderTableBytes = 4_096;
+
 /** Windows begin with it (section 6.9.2). */
 export const defaultWindowBytes = 65_535;
 

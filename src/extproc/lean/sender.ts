@@ -1,4 +1,4 @@
-import { FrameWriter } from './frame-writer.ts';
+import type { FrameWriter } from './frame-writer.ts';
 import { defaultFrameBytesMax, defaultWindowBytes, int31Max } from './protocol.ts';
 
 /** Answers wait in their calls while this much is still in this process, in bytes. */

@@ -36,6 +36,8 @@ export async function startLeanTransport(options: TransportOptions): Promise<Grp
     const secure = createTlsServer({ ...toContextOptions(tls.contents), ...clients, ALPNProtocols: ['h2'], handshakeTimeout: handshakeMsMax, noDelay: true });
     secure.on('secureConnection', (socket: TLSSocket) => {
       socket.on('error', ignoreError);
+      // RFC 9113, section 9.2.1.
+      socket.disableRenegotiation();
       if (socket.alpnProtocol === 'h2') serve(socket);
       else socket.destroy();
     });
