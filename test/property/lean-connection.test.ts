@@ -45,7 +45,7 @@ const session = fc
     const left = conversations.map(({ frames }) => [...frames]);
     const mixed = left.map((frames) => frames.shift()!);
     while (left.some(({ length }) => length > 0)) {
-      const next = left[order.next().value ?? 0]!.shift();
+      const next = left[(order.next().value as number | undefined) ?? 0]!.shift();
       if (next !== undefined) mixed.push(next);
     }
     return { conversations, bytes: Buffer.concat([begin, settingsFrame([4, 100_000]), ...mixed]) };
