@@ -35,7 +35,7 @@ describe('what is left out', () => {
       listen: {
         grpc: '127.0.0.1:9002',
         admin: '127.0.0.1:9003',
-        transport: 'http2',
+        transport: 'lean',
         socketMode: '660',
         resetLimit: 'auto',
         keepalive: { intervalMs: 60_000, timeoutMs: 20_000 },

@@ -22,7 +22,7 @@ const listen = z.strictObject({
   grpc: grpcAddress.default('127.0.0.1:9002'),
   admin: listenAddress.default('127.0.0.1:9003'),
   /** What serves gRPC; docs/transport.md. */
-  transport: z.enum(['http2', 'grpc-js']).default('http2'),
+  transport: z.enum(['lean', 'http2', 'grpc-js']).default('lean'),
   /** Mode of the file of a Unix socket. */
   socketMode: z.string().regex(/^0?[0-7]{3}$/, { error: "expected a file mode as text, such as '660'" }).default('660'),
   /** PEM files, read again when they change; with clientCaFile, clients have to show a certificate. */

@@ -7,13 +7,14 @@ import { AccessLogStream } from './access-log-stream.ts';
 import { startGrpcJsTransport } from './grpc-js/server.ts';
 import type { ConnectionLimits, GrpcServices, GrpcTransport, ResetLimit, StartTransport } from './grpc-transport.ts';
 import { startHttp2Transport } from './http2/server.ts';
+import { startLeanTransport } from './lean/server.ts';
 import { isLocal, parseListenAddress } from './listen-address.ts';
 import { externalProcessorName, reflectionPackage } from './proto.ts';
 import { ProcessStream, type StreamContext } from './stream.ts';
 import { TlsFiles, type TlsPaths, type TlsReload } from './tls-files.ts';
 
 /** What the server can be made of. */
-export type TransportName = 'http2' | 'grpc-js';
+export type TransportName = 'lean' | 'http2' | 'grpc-js';
 
 export interface GrpcServerOptions {
   /** `host:port`, where port 0 takes a free one, or `unix:/path`. */
@@ -24,7 +25,7 @@ export interface GrpcServerOptions {
   readonly events: StreamEvents;
   /** Largest message taken, in bytes: buffered bodies arrive whole. */
   readonly messageBytesMax: number;
-  /** Default `http2`. */
+  /** Default `lean`. */
   readonly transport?: TransportName | undefined;
   /** Mode of the socket's file, where the address is one; default 0o660. */
   readonly socketMode?: number | undefined;
@@ -57,7 +58,7 @@ const lingerMs = 250;
 
 const connectionDefaults: ConnectionLimits = { keepaliveIntervalMs: 60_000, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 30_000 };
 
-const transports: Readonly<Record<TransportName, StartTransport>> = { http2: startHttp2Transport, 'grpc-js': startGrpcJsTransport };
+const transports: Readonly<Record<TransportName, StartTransport>> = { lean: startLeanTransport, http2: startHttp2Transport, 'grpc-js': startGrpcJsTransport };
 
 /** Serves external processing, access logs, health and reflection on one port. */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
@@ -96,7 +97,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   const tls = options.tls === undefined ? undefined : await TlsFiles.open(options.tls, options.onTlsReload);
   const isTrusted = isLocal(parseListenAddress(address)) || tls?.asksClients === true;
   const { resetLimit = 'auto' } = options;
-  const transport: GrpcTransport = await transports[options.transport ?? 'http2']({
+  const transport: GrpcTransport = await transports[options.transport ?? 'lean']({
     address,
     socketMode: options.socketMode ?? 0o660,
     tls,
@@ -117,17 +118,19 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     },
     setReady,
     stop: async (deadlineMs) => {
-      const idle = streamsOpen === 0 ? Promise.resolve() : new Promise<void>((resolve) => (whenIdle = resolve));
+      const idle = (): Promise<void> => (streamsOpen === 0 ? Promise.resolve() : new Promise((resolve) => (whenIdle = resolve)));
       const closed = transport.drain();
       let timer: NodeJS.Timeout | undefined;
       const deadline = new Promise<'late'>((resolve) => {
         timer = setTimeout(() => resolve('late'), deadlineMs);
       });
-      if ((await Promise.race([idle, deadline])) !== 'late') {
+      if ((await Promise.race([idle(), deadline])) !== 'late') {
         // Envoy keeps its access-log stream open for good: it is ended once no request can report any more.
         for (const stream of [...accessLogs]) stream.end();
         // What is left are health watches and idle connections, which end by themselves or have nothing to lose.
         await Promise.race([closed, deadline, new Promise((resolve) => setTimeout(resolve, lingerMs))]);
+        // And streams that came before their client heard that it should leave.
+        await Promise.race([idle(), deadline]);
       }
       clearTimeout(timer);
       transport.destroy();

@@ -1,5 +1,5 @@
 import { chmod, lstat, unlink } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { connect, type Server } from 'node:net';
 import path from 'node:path';
 
 /** Where a server listens: `host:port`, `[v6]:port`, or `unix:/path`. */
@@ -46,4 +46,21 @@ export async function removeStaleSocket(file: string): Promise<void> {
 /** Says who may connect to a socket. Until then its folder does. */
 export async function setSocketMode(file: string, mode: number): Promise<void> {
   await chmod(file, mode);
+}
+
+/** Lets a server listen; resolves to its port, 0 on a Unix socket. Rejects with what the system says. */
+export async function listenOn(server: Server, address: ListenAddress, socketMode: number): Promise<number> {
+  if (address.kind === 'unix') await removeStaleSocket(address.path);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    const listening = (): void => {
+      server.off('error', reject);
+      resolve();
+    };
+    if (address.kind === 'unix') server.listen(address.path, listening);
+    else server.listen(address.port, address.host, listening);
+  });
+  if (address.kind === 'unix') await setSocketMode(address.path, socketMode);
+  const bound = server.address();
+  return typeof bound === 'object' && bound !== null ? bound.port : 0;
 }

@@ -97,6 +97,11 @@ export class TlsFiles {
   }
 }
 
+/** What a TLS server is given of them. */
+export function toContextOptions({ cert, key, clientCa }: TlsContents): { cert: Buffer; key: Buffer; ca?: Buffer; minVersion: 'TLSv1.2' } {
+  return { cert, key, ...(clientCa !== undefined && { ca: clientCa }), minVersion: 'TLSv1.2' };
+}
+
 async function readFiles({ certFile, keyFile, clientCaFile }: TlsPaths): Promise<PemFiles> {
   const [cert, key, clientCa] = await Promise.all([readPem(certFile), readPem(keyFile), clientCaFile === undefined ? undefined : readPem(clientCaFile)]);
   return { cert, key, clientCa };

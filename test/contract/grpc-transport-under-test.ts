@@ -7,11 +7,12 @@ import { HealthImplementation } from 'grpc-health-check';
 import { startGrpcJsTransport } from '../../src/extproc/grpc-js/server.ts';
 import type { CallListener, GrpcTransport, StartTransport, TransportOptions } from '../../src/extproc/grpc-transport.ts';
 import { startHttp2Transport } from '../../src/extproc/http2/server.ts';
+import { startLeanTransport } from '../../src/extproc/lean/server.ts';
 import type { ProcessingRequest, ProcessingResponse, StreamAccessLogsMessage } from '../../src/extproc/messages.ts';
 import { decodeProcessingResponse, encodeProcessingRequest, externalProcessorService, reflectionPackage } from '../../src/extproc/proto.ts';
 import type { ProcessCall } from '../../src/extproc/stream.ts';
 
-export const startTransport: Readonly<Record<'http2' | 'grpc-js', StartTransport>> = { http2: startHttp2Transport, 'grpc-js': startGrpcJsTransport };
+export const startTransport: Readonly<Record<'lean' | 'http2' | 'grpc-js', StartTransport>> = { lean: startLeanTransport, http2: startHttp2Transport, 'grpc-js': startGrpcJsTransport };
 export const messageBytesMax = 2 << 20;
 
 /** A transport, and what its services saw. */

@@ -26,8 +26,8 @@ afterEach(async () => {
   for (const close of opened.splice(0).reverse()) await close();
 });
 
-describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 60_000 }, (name) => {
-  const isHttp2 = name === 'http2';
+describe.each(['lean', 'http2', 'grpc-js'] as const)('the transport on %s', { timeout: 60_000 }, (name) => {
+  const isOurs = name !== 'grpc-js';
 
   async function serve(options?: Partial<TransportOptions>): Promise<ServedTransport> {
     const served = await serveTransport(startTransport[name], options);
@@ -49,7 +49,7 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
   }
 
   /** grpc-js tells a call that is gone from a half-closed one only where it has not read to its end. */
-  const gone = expect.stringMatching(isHttp2 ? /^cancelled$/ : /^(cancelled|end)$/) as string;
+  const gone = expect.stringMatching(isOurs ? /^cancelled$/ : /^(cancelled|end)$/) as string;
 
   const bodies = ({ answers }: RawCall): string[] =>
     answers.map(({ request_body: answer }) => answer?.response?.body_mutation?.streamed_response?.body?.toString('latin1') ?? '(none)');
@@ -101,11 +101,11 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
       const prefix = Buffer.from([0, 0, 0, 0, 0]);
       prefix.writeUInt32BE(messageBytesMax + 1, 1);
       await call.write(Buffer.concat([headersFrame(), prefix]));
-      if (!isHttp2) await call.write(Buffer.alloc(64));
+      if (!isOurs) await call.write(Buffer.alloc(64));
       expect(await call.ended()).toBe(status.RESOURCE_EXHAUSTED);
       await until(() => served.calls[1]?.at(-1) === 'cancelled');
       // grpc-js gives up what came together with it.
-      if (isHttp2) expect(served.calls[1]).toEqual(['message request_headers', 'cancelled']);
+      if (isOurs) expect(served.calls[1]).toEqual(['message request_headers', 'cancelled']);
       other.stream.end(bodyFrame(Buffer.from('still here')));
       expect(await other.ended()).toBe(status.OK);
       expect(bodies(other)).toEqual(['(none)', 'still here']);
@@ -122,8 +122,8 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
       }
       expect(served.calls[0]).toEqual(['message request_headers']);
       // A reset without an error: what was answered counts.
-      if (isHttp2) await until(() => call.isClosed);
-      if (isHttp2) expect(call.rstCode).toBe(http2.constants.NGHTTP2_NO_ERROR);
+      if (isOurs) await until(() => call.isClosed);
+      if (isOurs) expect(call.rstCode).toBe(http2.constants.NGHTTP2_NO_ERROR);
     });
 
     it.each([
@@ -139,7 +139,7 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
     });
 
     // grpc-js takes any flag but 1 for "not compressed", and drops the half of a message without a word.
-    it.runIf(isHttp2)('ends a call for an unknown flag, and for one that ends within a message', async () => {
+    it.runIf(isOurs)('ends a call for an unknown flag, and for one that ends within a message', async () => {
       const served = await serve();
       const session = connect(served);
       const flagged = new RawCall(session);
@@ -171,7 +171,7 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
       const served = await serve();
       const session = connect(served);
       // grpc-js looks at the beginning of a type alone.
-      for (const type of ['application/json', 'text/plain', ...(isHttp2 ? ['application/grpcx'] : [])]) {
+      for (const type of ['application/json', 'text/plain', ...(isOurs ? ['application/grpcx'] : [])]) {
         const call = new RawCall(session, { 'content-type': type });
         await until(() => call.status !== undefined);
         expect(call.status, type).toBe(415);
@@ -195,7 +195,7 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
         expect(await call.ended()).toBe(expected);
         expect(call.grpcMessage).toBe(failureMessage);
         expect(call.answers).toEqual([]);
-        if (isHttp2) expect(call.isTrailersOnly).toBe(true);
+        if (isOurs) expect(call.isTrailersOnly).toBe(true);
       }
     });
 
@@ -252,7 +252,7 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
       await sleep(20);
       expect(served.calls).toEqual([...[1, 3].map(() => ['message request_headers', gone]), ['message request_body', gone]]);
       // No stream is left that would keep the connection. After code 0, grpc-js waits with Node for the answer to be sent, which never happens.
-      if (isHttp2 || code !== http2.constants.NGHTTP2_NO_ERROR) await served.transport.drain();
+      if (isOurs || code !== http2.constants.NGHTTP2_NO_ERROR) await served.transport.drain();
     });
 
     it('are cancelled once by a connection that breaks', async () => {
@@ -352,7 +352,7 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
       expect(await call.ended()).toBe(status.OK);
     });
 
-    it.runIf(isHttp2)('end the connection of an untrusted client that wants no answers, and no other', async () => {
+    it.runIf(isOurs)('end the connection of an untrusted client that wants no answers, and no other', async () => {
       const served = await serve({ resetLimit: 'guard' });
       const other = new RawCall(connect(served));
       await other.write(headersFrame());
@@ -367,7 +367,7 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
       expect(await other.ended()).toBe(status.OK);
     });
 
-    it.runIf(isHttp2)('of answered calls count for nothing, even of an untrusted client', async () => {
+    it.runIf(isOurs)('of answered calls count for nothing, even of an untrusted client', async () => {
       const served = await serve({ resetLimit: 'guard' });
       const session = connect(served);
       const troubles: string[] = [];
@@ -451,7 +451,7 @@ describe.each(['http2', 'grpc-js'] as const)('the transport on %s', { timeout: 6
       await drained;
     });
 
-    it.runIf(isHttp2)('tells which call is the last that it took', async () => {
+    it.runIf(isOurs)('tells which call is the last that it took', async () => {
       const served = await serve();
       const connection = new RawConnection(served.transport.port);
       opened.push(() => connection.socket.destroy());

@@ -60,7 +60,7 @@ async function until(condition: () => Promise<boolean> | boolean): Promise<void>
   }
 }
 
-describe.each(['http2', 'grpc-js'] as const)('the gRPC server on %s', (transport) => {
+describe.each(['lean', 'http2', 'grpc-js'] as const)('the gRPC server on %s', (transport) => {
   async function serve(options: Partial<GrpcServerOptions>): Promise<GrpcServer> {
     const { context, router } = createTrial();
     const server = await startGrpcServer({ address: '127.0.0.1:0', context: () => context, router, events: context.events, messageBytesMax: 1 << 20, transport, ...options });

@@ -31,8 +31,8 @@ afterEach(async () => {
   for (const close of opened.splice(0).reverse()) await close();
 });
 
-const transports = ['http2', 'grpc-js'] as const satisfies readonly TransportName[];
-let transport: TransportName = 'http2';
+const transports = ['lean', 'http2', 'grpc-js'] as const satisfies readonly TransportName[];
+let transport: TransportName = 'lean';
 
 interface Served {
   trial: Trial;

@@ -1,20 +1,10 @@
 import { constants, type OutgoingHttpHeaders, type ServerHttp2Stream, type ServerStreamResponseOptions } from 'node:http2';
 import { status as grpcStatus } from '@grpc/grpc-js';
+import { Deframer, prefixBytes } from '../deframer.ts';
+import type { GrpcCall, Method } from '../grpc-call.ts';
+import { toCallFault, toMessageText } from '../grpc-status.ts';
 import type { CallListener } from '../grpc-transport.ts';
 import type { StreamPeer } from '../stream.ts';
-import type { Encoded } from '../wire/writer.ts';
-import { Deframer, type FramingError, prefixBytes } from './deframer.ts';
-
-// How a gRPC call looks in HTTP/2: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
-
-/** A method that can be called; all calls are read and answered as streams, since a single message looks no different. */
-export interface Method<Request, Response> {
-  /** Throws for what is no such message. */
-  decode(bytes: Buffer): Request;
-  /** Encodes after {@link prefixBytes} of room. */
-  encode(response: Response): Encoded;
-  open(call: Http2Call<Request, Response>): CallListener<Request>;
-}
 
 /** What all calls of a server share. */
 export interface CallSettings {
@@ -42,7 +32,7 @@ const callOf = Symbol('call');
 type CarryingStream = ServerHttp2Stream & { [callOf]: Http2Call<unknown, unknown> };
 
 /** One gRPC call on an HTTP/2 stream. */
-export class Http2Call<Request, Response> {
+export class Http2Call<Request, Response> implements GrpcCall<Response> {
   readonly #stream: ServerHttp2Stream;
   readonly #method: Method<Request, Response>;
   readonly #deframer: Deframer;
@@ -171,7 +161,10 @@ export class Http2Call<Request, Response> {
       this.#listener?.onMessage(message);
       if (this.#hasEnded()) return;
     }
-    if (deframer.error !== undefined) this.#breakFraming(deframer.error);
+    if (deframer.error !== undefined) {
+      const { code, text } = toCallFault(deframer.error, this.#encoding);
+      this.#break(code, text);
+    }
   }
 
   takeEnd(): void {
@@ -217,20 +210,6 @@ export class Http2Call<Request, Response> {
     setImmediate(closeQuietly, this.#stream);
   }
 
-  #breakFraming(error: FramingError): void {
-    switch (error) {
-      case 'too-large':
-        this.#break(grpcStatus.RESOURCE_EXHAUSTED, 'message larger than the maximum (limits.messageBytesMax)');
-        return;
-      case 'bad-flag':
-        this.#break(grpcStatus.INTERNAL, 'unknown flag on a message');
-        return;
-      case 'compressed':
-        if (this.#encoding === undefined || this.#encoding === 'identity') this.#break(grpcStatus.INTERNAL, 'compressed message without grpc-encoding');
-        else this.#break(grpcStatus.UNIMPLEMENTED, `grpc-encoding ${this.#encoding} is not supported`);
-    }
-  }
-
   /** Ends the call for a fault of the client's, which the listener sees as its end. */
   #break(code: grpcStatus, message: string): void {
     this.endWith(code, message);
@@ -243,10 +222,9 @@ export function respondTrailersOnly(stream: ServerHttp2Stream, trailers: Outgoin
   stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...trailers }, trailersOnlyOptions);
 }
 
-/** Status and message; other characters than printable ASCII are percent-encoded, as gRPC has it. */
+/** Status and message. */
 export function toTrailers(code: grpcStatus, message: string): OutgoingHttpHeaders {
-  if (message === '') return { 'grpc-status': String(code) };
-  return { 'grpc-status': String(code), 'grpc-message': message.replace(/[^ -$&-~]+/g, (part) => encodeURIComponent(part.toWellFormed())) };
+  return message === '' ? { 'grpc-status': String(code) } : { 'grpc-status': String(code), 'grpc-message': toMessageText(message) };
 }
 
 function onData(this: ServerHttp2Stream, chunk: Buffer): void {

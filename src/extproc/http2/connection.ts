@@ -1,7 +1,7 @@
 import { constants, type Http2Session } from 'node:http2';
 import type { ConnectionLimits } from '../grpc-transport.ts';
+import { RateGuard, unansweredResetRate } from '../rate-guard.ts';
 import type { StreamPeer } from '../stream.ts';
-import { ResetGuard } from './reset-guard.ts';
 
 /** With the 64 KiB that HTTP/2 begins with, all streams of a connection would share what one large body takes. */
 const windowBytes = 16_777_216;
@@ -11,7 +11,7 @@ export class Connection {
   readonly #session: Http2Session;
   readonly #limits: ConnectionLimits;
   readonly #timers = new Set<NodeJS.Timeout>();
-  #guard: ResetGuard | undefined;
+  #guard: RateGuard | undefined;
   /** What its streams find out about the client, for one another. */
   readonly peer: StreamPeer = { honoursOverrides: false };
 
@@ -48,7 +48,7 @@ export class Connection {
   /** Counts a call that was reset before anything was answered. As many as only an attacker resets end the connection. */
   countUnansweredReset(): void {
     const nowMs = performance.now();
-    this.#guard ??= new ResetGuard(nowMs);
+    this.#guard ??= new RateGuard(unansweredResetRate, nowMs);
     if (!this.#guard.admits(nowMs)) this.#session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
   }
 

@@ -9,18 +9,13 @@ import {
 } from 'node:http2';
 import { Server as NetServer, type Socket } from 'node:net';
 import { status as grpcStatus } from '@grpc/grpc-js';
-import { type GrpcServices, type GrpcTransport, resetLimitsOff, type TransportOptions } from '../grpc-transport.ts';
-import { parseListenAddress, removeStaleSocket, setSocketMode } from '../listen-address.ts';
-import type { ProcessingRequest, ProcessingResponse, StreamAccessLogsMessage, StreamAccessLogsResponse } from '../messages.ts';
-import { accessLogService, externalProcessorService } from '../proto.ts';
-import type { TlsContents } from '../tls-files.ts';
-import { decodeStreamAccessLogsMessage } from '../wire/access-log-message.ts';
-import { decodeProcessingRequest } from '../wire/processing-request.ts';
-import { encodeProcessingResponse } from '../wire/processing-response.ts';
-import { adoptServices } from './adopted-services.ts';
-import { type CallSettings, closeQuietly, Http2Call, type Method, respondTrailersOnly, toTrailers } from './call.ts';
+import { isGrpc } from '../grpc-status.ts';
+import { type GrpcTransport, resetLimitsOff, type TransportOptions } from '../grpc-transport.ts';
+import { listenOn, parseListenAddress } from '../listen-address.ts';
+import { toMethods } from '../served-methods.ts';
+import { toContextOptions } from '../tls-files.ts';
+import { type CallSettings, closeQuietly, Http2Call, respondTrailersOnly, toTrailers } from './call.ts';
 import { Connection } from './connection.ts';
-import { prefixBytes } from './deframer.ts';
 
 /** Bodies come whole or in large pieces: with the 64 KiB that HTTP/2 begins with, one of 220 KB would wait for each. */
 const streamWindowBytes = 1_048_576;
@@ -42,8 +37,8 @@ export async function startHttp2Transport(options: TransportOptions): Promise<Gr
     server = createServer(settings);
   } else {
     const clients = { requestCert: tls.asksClients, rejectUnauthorized: tls.asksClients };
-    const secure = createSecureServer({ ...settings, ...toContext(tls.contents), ...clients, handshakeTimeout: handshakeMsMax });
-    tls.watch((contents) => secure.setSecureContext(toContext(contents)));
+    const secure = createSecureServer({ ...settings, ...toContextOptions(tls.contents), ...clients, handshakeTimeout: handshakeMsMax });
+    tls.watch((contents) => secure.setSecureContext(toContextOptions(contents)));
     server = secure;
   }
 
@@ -74,23 +69,11 @@ export async function startHttp2Transport(options: TransportOptions): Promise<Gr
   // A connection or handshake that goes wrong concerns its client alone.
   server.on('sessionError', ignoreError);
 
-  if (address.kind === 'unix') await removeStaleSocket(address.path);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    const listening = (): void => {
-      server.off('error', reject);
-      resolve();
-    };
-    if (address.kind === 'unix') server.listen(address.path, listening);
-    else server.listen(address.port, address.host, listening);
-  });
+  const port = await listenOn(server, address, options.socketMode);
   // Such as too many open files: it passes.
   server.on('error', ignoreError);
-  if (address.kind === 'unix') await setSocketMode(address.path, options.socketMode);
-
-  const bound = server.address();
   return {
-    port: typeof bound === 'object' && bound !== null ? bound.port : 0,
+    port,
     drain: async () => {
       tls?.close();
       const closed = new Promise<void>((resolve) => stopListening(server, resolve));
@@ -107,35 +90,6 @@ export async function startHttp2Transport(options: TransportOptions): Promise<Gr
       });
     },
   };
-}
-
-function toMethods(services: GrpcServices): ReadonlyMap<string, Method<unknown, unknown>> {
-  const methods = adoptServices((server) => services.addTo(server));
-  const process: Method<ProcessingRequest, ProcessingResponse> = {
-    decode: decodeProcessingRequest,
-    encode: (response) => encodeProcessingResponse(response, prefixBytes),
-    open: (call) => services.openProcess(call),
-  };
-  const accessLogs: Method<StreamAccessLogsMessage, StreamAccessLogsResponse> = {
-    decode: decodeStreamAccessLogsMessage,
-    encode: () => ({ head: Buffer.alloc(prefixBytes), tail: undefined }),
-    open: (call) =>
-      services.openAccessLog(() => {
-        call.send({});
-        call.end();
-      }),
-  };
-  methods.set(externalProcessorService.Process.path, process);
-  methods.set(accessLogService.StreamAccessLogs.path, accessLogs);
-  return methods;
-}
-
-function toContext({ cert, key, clientCa }: TlsContents): { cert: Buffer; key: Buffer; ca?: Buffer; minVersion: 'TLSv1.2' } {
-  return { cert, key, ...(clientCa !== undefined && { ca: clientCa }), minVersion: 'TLSv1.2' };
-}
-
-function isGrpc(contentType: string | undefined): boolean {
-  return contentType === 'application/grpc' || (contentType !== undefined && /^application\/grpc[+;]/.test(contentType));
 }
 
 /** What is no gRPC is refused in HTTP's terms, an unknown method in gRPC's. */

@@ -1,9 +1,9 @@
+// What a call that ended knows of whether its client read the answers.
 import http2 from 'node:http2';
 import { afterEach, describe, expect, it } from 'vitest';
-import { bodyFrame, headersFrame, messageBytesMax, RawCall, RawConnection } from '../../../test/contract/grpc-transport-under-test.ts';
-import type { GrpcTransport } from '../grpc-transport.ts';
-import type { ProcessCall } from '../stream.ts';
-import { startHttp2Transport } from './server.ts';
+import type { GrpcTransport } from '../../src/extproc/grpc-transport.ts';
+import type { ProcessCall } from '../../src/extproc/stream.ts';
+import { bodyFrame, headersFrame, messageBytesMax, RawCall, RawConnection, startTransport } from './grpc-transport-under-test.ts';
 
 /** What a stream's call said of itself at its end. */
 interface End {
@@ -11,14 +11,15 @@ interface End {
   readonly peer: ProcessCall['peer'];
 }
 
-describe('a call that is over', () => {
+// grpc-js cannot tell.
+describe.each(['lean', 'http2'] as const)('a call that is over on %s', (name) => {
   let transport: GrpcTransport | undefined;
   afterEach(() => transport?.destroy());
 
   async function serve(answer: Buffer): Promise<{ port: number; ends: End[]; messages: () => number }> {
     const ends: End[] = [];
     let messages = 0;
-    transport = await startHttp2Transport({
+    transport = await startTransport[name]({
       address: '127.0.0.1:0',
       socketMode: 0o660,
       tls: undefined,
@@ -53,7 +54,7 @@ describe('a call that is over', () => {
     connection.reset(1, 0);
     connection.socket.uncork();
     await expect.poll(() => ends.length, { timeout: 10_000 }).toBe(1);
-    // Whether the request was still taken is Node's business; if it was, its answer went nowhere.
+    // Whether the request was still taken is the transport's business; if it was, its answer went nowhere.
     expect(messages() === 0 || ends[0]?.unheard === true).toBe(true);
     connection.socket.destroy();
   });

@@ -37,6 +37,11 @@ export class Deframer {
     return this.#partial !== undefined || this.#prefixBytes > 0;
   }
 
+  /** Bytes of the last {@link push} that no message had yet. */
+  get unreadBytes(): number {
+    return this.#chunk.length - this.#at;
+  }
+
   /** Gives it the next bytes; take all messages with {@link next} before the next ones. */
   push(chunk: Buffer): void {
     this.#chunk = chunk;

@@ -1,8 +1,8 @@
 import { EventEmitter } from 'node:events';
 import { Metadata, type Server, type ServiceDefinition, status as grpcStatus, type UntypedHandleCall, type UntypedServiceImplementation } from '@grpc/grpc-js';
-import type { CallListener } from '../grpc-transport.ts';
-import type { Http2Call, Method } from './call.ts';
 import { prefixBytes } from './deframer.ts';
+import type { GrpcCall, Method } from './grpc-call.ts';
+import type { CallListener } from './grpc-transport.ts';
 
 /** An error as grpc-js services report it. */
 interface ServiceFailure {
@@ -48,12 +48,12 @@ class AdoptedCall extends EventEmitter implements CallListener<unknown> {
   request: unknown;
   readonly metadata = new Metadata();
   cancelled = false;
-  readonly #call: Http2Call<unknown, unknown>;
+  readonly #call: GrpcCall<unknown>;
   readonly #handler: UntypedHandleCall;
   readonly #kind: CallKind;
   #hasRequest = false;
 
-  constructor(call: Http2Call<unknown, unknown>, handler: UntypedHandleCall, kind: CallKind) {
+  constructor(call: GrpcCall<unknown>, handler: UntypedHandleCall, kind: CallKind) {
     super();
     this.#call = call;
     this.#handler = handler;
