@@ -45,7 +45,8 @@ describe('RecentDecisions', () => {
   });
 
   it('keeps a bounded number, and forgets the oldest wholly', () => {
-    const recent = new RecentDecisions(() => 0);
+    let wallMs = 0;
+    const recent = new RecentDecisions(() => (wallMs += 10));
     for (let i = 0; i < recentDecisionsMax + 10; i += 1) recent.decided(routedOf(`r.${i}`));
     const list = recent.list(10_000);
     expect(list).toHaveLength(recentDecisionsMax);
@@ -53,6 +54,17 @@ describe('RecentDecisions', () => {
     // The end of one that is gone is nobody's.
     recent.ended('r.0', { ending: 'finished', signal: 'access-log' }, 1);
     expect(recent.list(10_000).filter(({ end }) => end !== null)).toEqual([]);
+  });
+
+  it('keeps all of a burst, and a hundred a second where thousands come for long', () => {
+    let wallMs = 0;
+    const recent = new RecentDecisions(() => (wallMs += 0.2));
+    for (let i = 0; i < recentDecisionsMax; i += 1) recent.decided(routedOf(`r.${i}`));
+    expect(recent.list(10_000)).toHaveLength(recentDecisionsMax);
+    for (let i = recentDecisionsMax; i < 10_000; i += 1) recent.decided(routedOf(`r.${i}`));
+    const kept = recent.list(50).map(({ lease }) => Number(lease?.slice(2)));
+    const gaps = kept.slice(1).map((number, i) => (kept[i] ?? 0) - number);
+    expect([Math.min(...gaps), Math.max(...gaps)]).toEqual([50, 50]);
   });
 
   it('keeps fewer of very large pools, but always the last', () => {

@@ -1,3 +1,4 @@
+import { ChurnMap } from '../core/churn-map.ts';
 import { type DecisionAccount, type Explanation, explain } from '../core/explain.ts';
 import type { Completion, DecisionLog, RefusalCode } from '../router/ports.ts';
 import type { Routed } from '../router/routed.ts';
@@ -24,6 +25,12 @@ export const recentDecisionsDefault = 20;
 /** And endpoints in all of them together: with thousands of endpoints, fewer decisions are kept. */
 const endpointsMax = 100_000;
 
+/**
+ * Where more than this come in a second, and have for a while, some are kept and the others passed over: what is kept for a moment under full
+ * load has grown old by the time it goes, and to collect it then costs more than to decide did.
+ */
+const keptPerSecond = 100;
+
 interface Entry {
   readonly timeMs: number;
   readonly account: DecisionAccount;
@@ -34,15 +41,18 @@ interface Entry {
   end: { readonly completion: Completion; readonly durationMs: number } | undefined;
 }
 
-/** Keeps the last decisions and how they came about. To keep one costs an entry in a list; it is written out when somebody asks. */
+/** Keeps the last decisions, or a part of them where they are very many, and how they came about. To keep one costs an entry in a list; it is written out when somebody asks. */
 export class RecentDecisions implements DecisionLog {
   readonly #wallMs: () => number;
   /** A ring: the oldest is at `#oldest`, and `#kept` of them are there. */
   readonly #entries: (Entry | undefined)[] = new Array<undefined>(recentDecisionsMax).fill(undefined);
   #oldest = 0;
   #kept = 0;
-  readonly #byLease = new Map<string, Entry>();
+  readonly #byLease = new ChurnMap<string, Entry>();
   #endpoints = 0;
+  /** How many may be kept now. */
+  #allowance = recentDecisionsMax;
+  #allowanceMs = 0;
 
   /** `wallMs`: milliseconds since the Unix epoch. */
   constructor(wallMs: () => number) {
@@ -50,11 +60,13 @@ export class RecentDecisions implements DecisionLog {
   }
 
   decided(routed: Routed): void {
-    this.#byLease.set(routed.lease, this.#add(routed.account, routed, undefined));
+    const nowMs = this.#wallMs();
+    if (this.#isKept(nowMs)) this.#byLease.set(routed.lease, this.#add(nowMs, routed.account, routed, undefined));
   }
 
   refused(code: RefusalCode, account: DecisionAccount): void {
-    this.#add(account, undefined, code);
+    const nowMs = this.#wallMs();
+    if (this.#isKept(nowMs)) this.#add(nowMs, account, undefined, code);
   }
 
   firstToken(lease: string, sinceDispatchMs: number): void {
@@ -74,13 +86,22 @@ export class RecentDecisions implements DecisionLog {
     );
   }
 
-  #add(account: DecisionAccount, routed: Routed | undefined, refused: RefusalCode | undefined): Entry {
+  #isKept(nowMs: number): boolean {
+    const passedMs = Math.max(0, nowMs - this.#allowanceMs);
+    this.#allowanceMs = nowMs;
+    this.#allowance = Math.min(recentDecisionsMax, this.#allowance + (passedMs * keptPerSecond) / 1_000);
+    if (this.#allowance < 1) return false;
+    this.#allowance -= 1;
+    return true;
+  }
+
+  #add(timeMs: number, account: DecisionAccount, routed: Routed | undefined, refused: RefusalCode | undefined): Entry {
     let endpoints = 0;
     for (const { decision } of account.considered) {
       const { trace } = decision;
       endpoints += trace.endpoints ?? trace.candidates.length + trace.rejections.length;
     }
-    const entry: Entry = { timeMs: this.#wallMs(), account, routed, refused, endpoints, firstTokenMs: undefined, end: undefined };
+    const entry: Entry = { timeMs, account, routed, refused, endpoints, firstTokenMs: undefined, end: undefined };
     this.#endpoints += endpoints;
     while (this.#kept === recentDecisionsMax || (this.#endpoints > endpointsMax && this.#kept > 0)) this.#dropOldest();
     this.#entries[(this.#oldest + this.#kept) % recentDecisionsMax] = entry;

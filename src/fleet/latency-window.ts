@@ -1,3 +1,4 @@
+import { ChurnMap } from '../core/churn-map.ts';
 import type { LatencySnapshot } from '../core/fleet-snapshot.ts';
 
 /** What became of a request, as far as its endpoint is judged by it. */
@@ -44,8 +45,8 @@ export class LatencyWindow {
   readonly #endings: { readonly atMs: number; readonly failed: boolean }[] = [];
   #failed = 0;
   /** First tokens of requests that are not over: those that count not yet, in the order in which they came, and those that do. */
-  readonly #doubted = new Map<string, { readonly ms: number; readonly atMs: number }>();
-  readonly #believed = new Map<string, number>();
+  readonly #doubted = new ChurnMap<string, { readonly ms: number; readonly atMs: number }>();
+  readonly #believed = new ChurnMap<string, number>();
   #noticesFirstTokens = false;
   #nowMs = 0;
   #cached: LatencySnapshot | undefined;
@@ -117,20 +118,20 @@ export class LatencyWindow {
   snapshot(nowMs: number): LatencySnapshot | undefined {
     this.advance(nowMs);
     if (nowMs < this.#cachedUntilMs) return this.#cached;
-    for (const [lease, { ms, atMs }] of this.#doubted) {
-      if (atMs + doubtMs > nowMs) break;
+    this.#doubted.visit(({ ms, atMs }, lease) => {
+      if (atMs + doubtMs > nowMs) return false;
       this.#doubted.delete(lease);
       this.#believed.set(lease, ms);
       this.#ttfts.add(ms, nowMs);
-    }
+      return true;
+    });
     const staleMs = nowMs - ageMsMax;
     this.#ttfts.dropUntil(staleMs);
     this.#tpots.dropUntil(staleMs);
     while ((this.#endings[0]?.atMs ?? Infinity) <= staleMs) this.#dropEnding();
 
-    const [nextDoubted] = this.#doubted.values();
     const oldestMs = Math.min(this.#ttfts.oldestMs, this.#tpots.oldestMs, this.#endings[0]?.atMs ?? Infinity);
-    this.#cachedUntilMs = Math.min(oldestMs + ageMsMax, (nextDoubted?.atMs ?? Infinity) + doubtMs);
+    this.#cachedUntilMs = Math.min(oldestMs + ageMsMax, (this.#doubted.oldest?.atMs ?? Infinity) + doubtMs);
     const endings = this.#endings.length;
     this.#cached =
       this.#ttfts.count === 0 && endings === 0

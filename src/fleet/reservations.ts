@@ -1,3 +1,4 @@
+import { ChurnMap } from '../core/churn-map.ts';
 import type { FleetEndpoint } from './endpoint.ts';
 import type { FleetPool } from './fleet-view.ts';
 
@@ -39,7 +40,7 @@ const self = '';
  */
 export class Reservations {
   /** In order of start: the oldest come first when the expired are looked for. */
-  readonly #byLease = new Map<string, MutableReservation>();
+  readonly #byLease = new ChurnMap<string, MutableReservation>();
 
   get size(): number {
     return this.#byLease.size;
@@ -104,10 +105,11 @@ export class Reservations {
   /** Releases what started, or was last heard to go on, at or before `aliveMsMax`, and returns it. */
   expire(aliveMsMax: number, nowMs: number): Reservation[] {
     const expired: Reservation[] = [];
-    for (const held of this.#byLease.values()) {
-      if (held.startedMs > aliveMsMax) break;
+    this.#byLease.visit((held) => {
+      if (held.startedMs > aliveMsMax) return false;
       if (held.aliveMs <= aliveMsMax) expired.push(held);
-    }
+      return true;
+    });
     for (const { lease } of expired) this.release(lease, nowMs);
     return expired;
   }

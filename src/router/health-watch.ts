@@ -1,3 +1,4 @@
+import { ChurnMap } from '../core/churn-map.ts';
 import { toHostPort } from '../core/data-parallel-rank.ts';
 import { expectedTtftMs, tokensPerMsDefault } from '../core/expected-wait.ts';
 import type { BreakerSettings, BreakerState } from '../fleet/breaker.ts';
@@ -97,7 +98,7 @@ export class HealthWatch {
   /** As of the last tick. */
   #hearsAll: boolean;
   /** Own requests in flight, by lease, in order of dispatch. */
-  readonly #expected = new Map<string, Expected>();
+  readonly #expected = new ChurnMap<string, Expected>();
 
   constructor(options: HealthWatchOptions) {
     this.#options = options;

@@ -1,3 +1,4 @@
+import { ChurnMap } from '../core/churn-map.ts';
 import { toTellable } from '../core/data-parallel-rank.ts';
 import { decide } from '../core/decide.ts';
 import { createAccount, type DecisionAccount } from '../core/explain.ts';
@@ -90,9 +91,9 @@ export class Router {
   readonly #hash: (tenant: string, session: string) => AffinityKey;
   readonly #reservations = new Reservations();
   /** Provisional decisions: reserved here, not told to anyone yet. */
-  readonly #provisional = new Map<string, Pending>();
+  readonly #provisional = new ChurnMap<string, Pending>();
   /** Places held on endpoints with an exact limit, by lease. */
-  readonly #places = new Map<string, { readonly pool: string; readonly address: string }>();
+  readonly #places = new ChurnMap<string, { readonly pool: string; readonly address: string }>();
   readonly #placements: Placements;
   readonly #duration = new RequestDuration();
   readonly #firstTokens = new FirstTokenWatch();

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { status as grpcStatus } from '@grpc/grpc-js';
+import { ChurnMap } from '../../core/churn-map.ts';
 import type { Method } from '../grpc-call.ts';
 import { isGrpc } from '../grpc-status.ts';
 import type { ConnectionLimits, ResetLimit } from '../grpc-transport.ts';
@@ -67,7 +68,7 @@ export class Connection implements FrameSink, CallCarrier {
   /** What its streams find out about the client, for one another. */
   readonly peer: StreamPeer = { honoursOverrides: false };
 
-  readonly #calls = new Map<number, Call<unknown, unknown>>();
+  #calls = new ChurnMap<number, Call<unknown, unknown>>();
   /** Highest stream that the client opened. */
   #lastStreamId = 0;
   /** Last stream that is taken, once it was announced: later ones are ignored. */
@@ -493,8 +494,8 @@ export class Connection implements FrameSink, CallCarrier {
   }
 
   #cancelCalls(): void {
-    const calls = [...this.#calls.values()];
-    this.#calls.clear();
+    const calls = this.#calls.values();
+    this.#calls = new ChurnMap();
     for (const call of calls) call.takeGone();
   }
 }
