@@ -10,6 +10,9 @@ const slots = 1_024;
  */
 export class HeaderNames {
   readonly #names = new Array<string>(slots).fill('');
+  /** Their bytes, and how many: to look into strings one by one is slow where strings of many kinds come along. */
+  readonly #bytes = new Uint8Array(slots * bytesMax);
+  readonly #lengths = new Uint8Array(slots);
 
   /** The name in these bytes; throws a WireError where they are no UTF-8. */
   read(bytes: Buffer, at: number, end: number): string {
@@ -18,16 +21,17 @@ export class HeaderNames {
     const middle = bytes[at + (length >>> 1)] ?? 0;
     const mixed = ((bytes[at] ?? 0) * 31 + middle * 97 + (bytes[end - 1] ?? 0) * 193 + (bytes[at + (length >>> 2)] ?? 0) * 389 + length * 769) >>> 0;
     const slot = mixed & (slots - 1);
-    const known = this.#names[slot] ?? '';
-    if (known.length === length && isAt(known, bytes, at)) return known;
+    if (this.#lengths[slot] === length && this.#isAt(slot * bytesMax, length, bytes, at)) return this.#names[slot] ?? '';
     const name = toText(bytes, at, end);
     this.#names[slot] = name;
+    this.#lengths[slot] = length;
+    this.#bytes.set(bytes.subarray(at, end), slot * bytesMax);
     return name;
   }
-}
 
-/** A name with other characters than ASCII is longer in bytes, or differs in the first of them. */
-function isAt(name: string, bytes: Buffer, at: number): boolean {
-  for (let i = 0; i < name.length; i += 1) if (name.charCodeAt(i) !== bytes[at + i]) return false;
-  return true;
+  #isAt(knownAt: number, length: number, bytes: Buffer, at: number): boolean {
+    const known = this.#bytes;
+    for (let i = 0; i < length; i += 1) if (known[knownAt + i] !== bytes[at + i]) return false;
+    return true;
+  }
 }

@@ -173,9 +173,9 @@ function writeStruct(tag: number, { fields }: Struct): void {
   const end = writer.mark();
   if (fields !== undefined) {
     // Insertion order reversed twice over is not worth a list: a map has no order.
-    for (const key in fields) {
+    for (const key of Object.keys(fields)) {
       const value = fields[key];
-      if (value === undefined || !Object.hasOwn(fields, key)) continue;
+      if (value === undefined) continue;
       const entry = writer.mark();
       writeValue(18, value);
       writer.string(10, key);

@@ -6,6 +6,10 @@ const tailBytesMin = 8_192;
 /** Longest text written byte by byte; above it, a call into the runtime pays. */
 const shortTextMax = 64;
 
+/** Taken once: looked up on each text, where texts of many kinds come along, it is looked up anew for each character. */
+// eslint-disable-next-line @typescript-eslint/unbound-method -- called with a text only
+const { charCodeAt } = String.prototype;
+
 /** An encoded message in the pieces in which it is sent. */
 export interface Encoded {
   readonly head: Buffer;
@@ -107,7 +111,7 @@ export class WireWriter {
       const bytes = this.#bytes;
       let i = 0;
       for (; i < length; i += 1) {
-        const code = text.charCodeAt(i);
+        const code = charCodeAt.call(text, i);
         if (code >= 0x80) break;
         bytes[at + i] = code;
       }
