@@ -5,8 +5,9 @@ import type { SimulatedEndpoint } from '../simulated-endpoint.ts';
 import type { SimulatedRouter } from '../simulated-router.ts';
 import type { Violations } from './violation.ts';
 
-/** An endpoint that is idle for so long, in ms, while another has so many waiting for their turn, is starved. */
-const idleMsMax = 30_000;
+/** An endpoint that is idle for so long, in ms, while requests are sent where as many wait as run there, is starved. */
+const idleMsMax = 5_000;
+/** Of an engine that runs very many at once, so many that wait are enough. */
 const waitingMax = 16;
 
 /** States in which an endpoint takes as much as any other, or soon will. */
@@ -77,8 +78,9 @@ export class ChoiceChecker {
       return;
     }
     const idleMs = nowMs - (this.#busyMs.get(address) ?? nowMs);
-    const waiting = this.#endpoints.get(chosen)?.waiting ?? 0;
-    if (idleMs >= idleMsMax && waiting >= waitingMax) {
+    const busy = this.#endpoints.get(chosen);
+    const waiting = busy?.waiting ?? 0;
+    if (idleMs >= idleMsMax && waiting >= Math.min(waitingMax, busy?.model.profile.sequencesMax ?? waitingMax)) {
       const seconds = (idleMs / 1_000).toFixed(0);
       this.#violations.add('endpoint-starved', nowMs, `router ${router} sent to ${chosen}, where ${waiting} wait, while ${address} has been idle for ${seconds} s`);
       this.#busyMs.set(address, nowMs);
