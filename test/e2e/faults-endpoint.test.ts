@@ -1,3 +1,4 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ChangeReport } from '../../src/admin/change-report.ts';
@@ -36,20 +37,25 @@ type CaseName = keyof typeof cases;
 const names = Object.keys(cases) as CaseName[];
 
 const serversEach = 4;
-const perSecond = 16;
-/** Traffic is off an endpoint within this time of its fault, with four requests a second to each (issue: "traffic off it within 2 s"). */
+/** Of each pool: six a second to each endpoint, as docs/health.md has it. */
+const perSecond = 24;
+/** Traffic is off an endpoint within this time of its fault, at this rate (issue: "traffic off it within 2 s"). */
 const offMs = 2_000;
 /** Requests that try an endpoint out each time that its back-off is over. */
 const trials = 3;
 /** From a decision to its arrival, and from a change to all that was decided before it, at most: a busy machine's pauses. */
 const underWayMs = 250;
-/** Looked at for so long after the fault: the first back-off is over by then, and trials have begun. */
-const watchedMs = 3_300;
+/** From a client to the server, at most, while the server takes its connections down. */
+const onWireMs = 50;
+/** Looked at for so long after the fault: the first back-off is over by then, and trials have begun. The one that restarts is not back yet. */
+const watchedMs = 3_000;
 const slowStartMs = 4_000;
 /** Most of an even share that all of them together get in the first half of their slow start, which asks for a third of it. */
 const warmingShareMax = 0.6;
 
 const parts = new RunningParts();
+/** How long this process, and all servers with it, stood still at most: what a failure may be due to. */
+const pauses = monitorEventLoopDelay({ resolution: 10 });
 const servers = {} as Record<CaseName, ModelServer[]>;
 let fairlead: FairleadProcess;
 let envoy: EnvoyProcess;
@@ -76,6 +82,7 @@ beforeAll(async () => {
   envoy = await parts.add(startEnvoy({ config: noteFailures(config), concurrency: 2 }));
   client = await parts.add(Promise.resolve(new HttpClient(envoy.url, 256, 60_000)));
   watch = watchChanges();
+  pauses.enable();
   await parts.add(Promise.resolve(watch));
 });
 afterAll(() => parts.stop());
@@ -166,7 +173,7 @@ async function strike(name: CaseName): Promise<void> {
   if (switches !== undefined) await victim.control.set(switches);
   const { ms: outMs, to, cause } = await until(victim, out, struckMs, 10_000);
   expect(states).toContain(to);
-  expect(outMs - struckMs, `${cause} after`).toBeLessThanOrEqual(offMs);
+  expect(outMs - struckMs, `${cause}, with pauses of up to ${Math.round(pauses.max / 1e6)} ms, after`).toBeLessThanOrEqual(offMs);
   await sleep(Math.max(0, watchedMs - (performance.now() - struckMs)));
   const reached = arrivalsOf(victim, struckMs);
   expect(others.every((server) => arrivalsOf(server, struckMs) > 0)).toBe(true);
@@ -176,7 +183,7 @@ async function strike(name: CaseName): Promise<void> {
   const late = arrivalsMsOf(victim, outMs + underWayMs, healedMs);
   const halfOpen = trialTimes(victim, healedMs);
   const astray = late.filter((ms) => !halfOpen.some(([fromMs, toMs]) => ms >= fromMs && ms <= toMs + underWayMs));
-  expect(astray.map((ms) => Math.round(ms - outMs)), 'reached it, in ms since it was left out').toEqual([]);
+  expect(astray.map((ms) => Math.round(ms - outMs)), `reached it, in ms since it was left out, with pauses of up to ${Math.round(pauses.max / 1e6)} ms`).toEqual([]);
   for (const [fromMs, toMs] of halfOpen) expect(arrivalsOf(victim, fromMs, toMs + underWayMs)).toBeLessThanOrEqual(trials);
 
   // Hung requests are let go by a restart; a restart by itself ends when the model is loaded.
@@ -195,8 +202,10 @@ async function strike(name: CaseName): Promise<void> {
 
   const records = await load.settled();
   const failures = failuresOf(records);
-  const allowed = mayFail === 'nothing' ? 0 : mayFail === 'in-flight' ? inFlight : inFlight + reached;
-  expect(failures.length, told(records)).toBeLessThanOrEqual(allowed);
+  if (mayFail === 'nothing') expect(failures, told(records)).toEqual([]);
+  // On it, or on the wire to it, which the server itself does not count yet.
+  else if (mayFail === 'in-flight') expect(failures.filter(({ sentMs }) => sentMs > struckMs + onWireMs), told(records)).toEqual([]);
+  else expect(failures.length, told(records)).toBeLessThanOrEqual(inFlight + reached);
   // Whoever came after traffic was off saw nothing, but for the trials of what breaks under way.
   const unlucky = failures.filter(({ sentMs }) => sentMs > outMs + underWayMs && sentMs < healedMs);
   expect(unlucky.length, told(unlucky)).toBeLessThanOrEqual(mayFail === 'reached' ? trials * halfOpen.length : 0);
