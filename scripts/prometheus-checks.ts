@@ -1,7 +1,9 @@
 // Are the rules, alerts and the dashboard right, and do they name what a running router tells? Asks promtool and a live run.
 import { readFileSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { parse } from 'yaml';
+import { parse, stringify } from 'yaml';
 import { runFairlead } from '../lab/child-process.ts';
 import { freePorts, renderEnvoyConfig, startEnvoy } from '../lab/envoy-process.ts';
 import { startFairlead } from '../lab/fairlead-process.ts';
@@ -27,13 +29,42 @@ interface Rule {
 const read = (file: string): string => readFileSync(path.join(root, file), 'utf8');
 const rules = (): Rule[] => (parse(read(alertsFile)) as { groups: { rules: Rule[] }[] }).groups.flatMap((group) => group.rules);
 
-/** Every expression in the rules and the dashboard, by where it stands. */
-function expressions(): { readonly where: string; readonly text: string }[] {
+/** An expression, and where it stands. */
+export interface Expression {
+  readonly where: string;
+  readonly text: string;
+}
+
+/** Every expression in the dashboard, with Grafana's variables in it. */
+export function dashboardExpressions(): Expression[] {
   const { panels } = JSON.parse(read(dashboardFile)) as { panels: { title: string; targets?: { expr: string }[] }[] };
-  return [
-    ...rules().map(({ record, alert, expr }) => ({ where: `${alertsFile}: ${record ?? alert ?? '?'}`, text: expr })),
-    ...panels.flatMap(({ title, targets = [] }) => targets.map(({ expr }) => ({ where: `${dashboardFile}: ${title}`, text: expr }))),
-  ];
+  return panels.flatMap(({ title, targets = [] }) => targets.map(({ expr }) => ({ where: `${dashboardFile}: ${title}`, text: expr })));
+}
+
+/** Every expression in the rules and the dashboard. */
+function expressions(): Expression[] {
+  return [...rules().map(({ record, alert, expr }) => ({ where: `${alertsFile}: ${record ?? alert ?? '?'}`, text: expr })), ...dashboardExpressions()];
+}
+
+/** An expression as Grafana sends it: variables stand for what they may be. One that nothing is known of stays, and is no PromQL. */
+export function fillVariables(expression: string): string {
+  const values: Readonly<Record<string, string>> = { __rate_interval: '5m', __interval: '1m', __range: '1h', pool: 'chat|.*' };
+  return expression.replaceAll(/\$(?:\{(\w+)\}|(\w+))/g, (whole, braced?: string, bare?: string) => values[braced ?? bare ?? ''] ?? whole);
+}
+
+/** Has promtool parse the dashboard's expressions: all of them as rules of one file, each under a name that leads back to it. */
+export async function checkDashboard(dashboard: readonly Expression[] = dashboardExpressions()): Promise<void> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'fairlead-dashboard-'));
+  try {
+    const file = path.join(folder, 'dashboard.rules.yaml');
+    const unknown = dashboard.filter(({ text }) => fillVariables(text).includes('$'));
+    if (unknown.length > 0) throw new Failure(unknown.map(({ where, text }) => `${where} has a variable that nothing is known of: ${text}`).join('\n'));
+    const asRules = dashboard.map(({ where, text }, i) => ({ record: `dashboard:panel_${i}`, labels: { where }, expr: fillVariables(text) }));
+    await writeFile(file, stringify({ groups: [{ name: 'dashboard', rules: asRules }] }));
+    await promtool(['check', 'rules', file]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 /** Metrics that an expression names, with the labels that it selects by. Enough of PromQL's grammar for the files here. */
@@ -96,6 +127,9 @@ function scrape(): Promise<string> {
 export const prometheusChecks: Readonly<Record<string, Check>> = {
   [`${alertsFile}: promtool takes it`]: async () => {
     await promtool(['check', 'rules', '--lint-fatal', alertsFile]);
+  },
+  [`${dashboardFile}: promtool takes its expressions`]: async () => {
+    await checkDashboard();
   },
   [`${alertTestsFile}: promtool test rules`]: async () => {
     await promtool(['test', 'rules', alertTestsFile]);

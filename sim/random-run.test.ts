@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { describeFailure, playRandomRun, randomRun } from './random-run.ts';
+import { crowdedRun, describeFailure, playRandomRun, randomRun, shunning } from './random-run.ts';
+import { presetNames } from './simulated-fleet.ts';
+import { simulate } from './simulation.ts';
 
 const requestsMax = 100;
 const batch = 25;
@@ -13,6 +15,17 @@ describe('random runs', () => {
       if (result.violationCount > 0) expect.fail(describeFailure(seed, requestsMax, run, result));
       expect(result.requests.every(({ ending }) => ending !== undefined)).toBe(true);
     }
+  });
+
+  // Every policy once.
+  it.each(presetNames().map((policy, seed) => [policy, seed] as const))('of more than can be served starve nobody, and show whom a router shuns: %s', async (policy, seed) => {
+    const run = crowdedRun(seed, 300);
+    expect(run.policy).toBe(policy);
+    const { violations, requests } = await simulate(run.options);
+    expect(violations, run.about).toEqual([]);
+    expect(requests.some(({ ending }) => ending !== 'finished')).toBe(true);
+    const shunned = await simulate(shunning(run, '10.0.0.2:8000').options);
+    expect(shunned.violations.map(({ rule }) => rule), run.about).toContain('endpoint-starved');
   });
 
   it('repeat themselves for a seed', async () => {

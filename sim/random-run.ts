@@ -1,11 +1,13 @@
 import { type EngineProfile, engineProfiles } from './engine/engine-profiles.ts';
 import { SeededRng } from './clock/seeded-rng.ts';
 import { describeFault, type Fault, type FaultKind } from './faults.ts';
+import type { Policy } from '../src/core/policy.ts';
+import type { RouteTarget } from '../src/router/routing-table.ts';
 import type { NetworkModel } from './network/network-model.ts';
 import type { EndpointModel } from './simulated-endpoint.ts';
 import { presetNames, simulatedAddresses, simulatedPool } from './simulated-fleet.ts';
 import type { Sharing } from './simulated-router.ts';
-import { type SimulationOptions, type SimulationResult, simulate } from './simulation.ts';
+import { type SimulationOptions, type SimulationResult, simulate, undisturbed } from './simulation.ts';
 import { generateWorkload } from './workloads/generated.ts';
 
 /** Longest that a lease without a sign is counted in these runs, in ms: a run has to outlive it. */
@@ -72,6 +74,41 @@ export function randomRun(seed: number, requestsMax: number): RandomRun {
       abortShare: rng.chance(0.5) ? 0.2 : 0,
     },
   };
+}
+
+/**
+ * Makes up a run in which nothing goes wrong but that more comes than can be served, for long: whoever gets nothing then is starved, and
+ * seen to be.
+ */
+export function crowdedRun(seed: number, requestsMax: number): RandomRun {
+  const rng = new SeededRng(seed, 'crowded run');
+  const policies = presetNames();
+  const policy = policies[seed % policies.length] ?? 'sticky';
+  const endpoints: EndpointModel[] = simulatedAddresses(3 + rng.below(3)).map((address) => ({ address, profile: small, slowFactor: 1 }));
+  const workload = generateWorkload(rng.pick(['bursts', 'spike', 'multi-turn']), { rng, requests: requestsMax });
+  // Twenty seconds of it, whatever it was made for.
+  const speed = Math.max(1, (workload.requests.at(-1)?.arrivalMs ?? 0) / 20_000);
+  const routers = rng.pick([1, 2, 3]);
+  const sharing: Sharing = routers === 1 ? 'none' : 'pushed';
+  const outcome = simulatedPool({ preset: policy, endpoints, tellKvSize: true, seed, expireAfterMsMax: expireAfterMs });
+  if (!outcome.ok) throw new Error(`the configuration of crowded seed ${seed} is wrong: ${JSON.stringify(outcome.problems)}`);
+  return {
+    policy,
+    about: `crowded: ${policy}, ${endpoints.length} x small, ${requestsMax} requests of ${workload.name}, ${routers} routers`,
+    options: { ...undisturbed, config: outcome.config, endpoints, workload, speed, routers, seed, sharing },
+  };
+}
+
+/** The same run with routers that never choose an endpoint. */
+export function shunning(run: RandomRun, address: string): RandomRun {
+  const { config } = run.options;
+  const shun = (target: RouteTarget): RouteTarget => {
+    const { policy } = target.pool;
+    const filter: Policy['filters'][number] = { name: 'shun', run: (endpoint) => (endpoint.address === address ? 'shunned' : undefined) };
+    return { ...target, pool: { ...target.pool, policy: { ...policy, filters: [filter, ...policy.filters] } } };
+  };
+  const routes = config.table.routes.map((route) => ({ ...route, targets: route.targets.map(shun) }));
+  return { ...run, options: { ...run.options, config: { ...config, table: { ...config.table, routes } } } };
 }
 
 /** Runs it. What it returns says whether a rule was broken. */

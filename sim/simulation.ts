@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import type { CompiledConfig } from '../src/config/load-outcome.ts';
+import type { EndpointChange } from '../src/fleet/endpoint-change.ts';
 import { type RequestFacts, noFacts } from '../src/core/request-facts.ts';
 import type { Completion } from '../src/router/ports.ts';
 import type { Refusal } from '../src/router/refusal.ts';
@@ -65,6 +66,11 @@ export const undisturbed = {
   abortShare: 0,
 } as const satisfies Partial<SimulationOptions>;
 
+/** A change of an endpoint's state, as one router made it. */
+export interface RouterChange extends EndpointChange {
+  readonly router: string;
+}
+
 /** What a run gave. */
 export interface SimulationResult {
   /** In order of arrival. */
@@ -76,6 +82,8 @@ export interface SimulationResult {
   readonly durationMs: number;
   /** Messages between routers. */
   readonly messages: number;
+  /** Every change of an endpoint's state, in every router, in order. */
+  readonly changes: readonly RouterChange[];
   readonly violations: readonly Violation[];
   readonly violationCount: number;
   readonly explanation: SimulatedExplanation | undefined;
@@ -139,6 +147,7 @@ class Simulation {
   readonly #active = new Map<number, Active>();
   readonly #outcomes: RequestOutcome[] = [];
   readonly #samples: LoadSample[] = [];
+  readonly #changes: RouterChange[] = [];
   readonly #violations = new Violations();
   readonly #reservationChecker: ReservationChecker;
   readonly #choiceChecker: ChoiceChecker;
@@ -171,7 +180,10 @@ class Simulation {
         redis: this.#redis,
         caps,
         phaseMs: phases.between(0, 100),
-        onChange: (router, change) => this.#healthChecker.changed(router, change),
+        onChange: (router, change) => {
+          this.#changes.push({ ...change, router: router.id });
+          this.#healthChecker.changed(router, change);
+        },
       }),
     );
     this.#healthChecker = new HealthChecker(this.#violations, this.#byAddress, healthLimitsOf(config));
@@ -567,6 +579,7 @@ class Simulation {
       samples: this.#samples,
       durationMs: this.#lastEndMs - (this.#outcomes[0]?.arrivalMs ?? 0),
       messages: this.#redis.messages,
+      changes: this.#changes,
       violations: this.#violations.kept,
       violationCount: this.#violations.count,
       explanation: this.#explanation,

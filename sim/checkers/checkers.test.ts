@@ -119,16 +119,30 @@ describe('ChoiceChecker', () => {
     }
   });
 
+  it('finds none that idles while others have fewer waiting than they run at once', () => {
+    const { checker, endpoints, rules } = checkerWith();
+    // 8 run, 7 wait.
+    for (let id = 0; id < 15; id += 1) endpoints.get(a)!.send(id, request, 0);
+    endpoints.get(a)!.advanceBefore(1);
+    expect(endpoints.get(a)!.waiting).toBe(7);
+    for (let i = 0; i < 30; i += 1) checker.chose(routerWith(), routedTo(a, b), 60_000);
+    expect(rules()).toEqual([]);
+  });
+
   it('finds an endpoint that idles while another has a queue, once for each time', () => {
     const { checker, endpoints, rules } = checkerWith();
     const router = routerWith();
     // 8 run, 16 wait.
     for (let id = 0; id < 25; id += 1) endpoints.get(a)!.send(id, request, 0);
     endpoints.get(a)!.advanceBefore(1);
-    checker.chose(router, routedTo(a, b), 1_000);
+    for (let i = 0; i < 30; i += 1) checker.chose(router, routedTo(a, b), 4_999);
     expect(rules()).toEqual([]);
-    checker.chose(router, routedTo(a, b), 40_000);
-    checker.chose(router, routedTo(a, b), 41_000);
+    checker.chose(router, routedTo(a, b), 5_000);
+    for (let i = 0; i < 30; i += 1) checker.chose(router, routedTo(a, b), 9_000);
+    expect(rules()).toEqual(['endpoint-starved']);
+    // Few requests may all have gone elsewhere by chance.
+    for (let i = 0; i < 23; i += 1) checker.chose(router, routedTo(b, a), 20_000);
+    for (let i = 0; i < 23; i += 1) checker.chose(router, routedTo(a, b), 60_000);
     expect(rules()).toEqual(['endpoint-starved']);
     endpointOf(router, b).state = 'draining';
     checker.chose(router, routedTo(a), 90_000);

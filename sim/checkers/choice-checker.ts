@@ -5,8 +5,11 @@ import type { SimulatedEndpoint } from '../simulated-endpoint.ts';
 import type { SimulatedRouter } from '../simulated-router.ts';
 import type { Violations } from './violation.ts';
 
-/** An endpoint that is idle for so long, in ms, while another has so many waiting for their turn, is starved. */
-const idleMsMax = 30_000;
+/** An endpoint that is idle for so long, in ms, while requests are sent where as many wait as run there, is starved. */
+const idleMsMax = 5_000;
+/** And so many times as many requests as there are endpoints went elsewhere meanwhile: chance passes nobody by that often. */
+const passedByMax = 12;
+/** Of an engine that runs very many at once, so many that wait are enough. */
 const waitingMax = 16;
 
 /** States in which an endpoint takes as much as any other, or soon will. */
@@ -20,6 +23,8 @@ export class ChoiceChecker {
   readonly #endpoints: ReadonlyMap<string, SimulatedEndpoint>;
   /** When an endpoint was last chosen, or began to be ready. */
   readonly #busyMs = new Map<string, number>();
+  /** Choices since then, all of others. */
+  readonly #passedBy = new Map<string, number>();
   /**
    * Whether a router can know what is on an endpoint: not what others sent, without shared state or while it is away; nor what has run so
    * long that its lease expired.
@@ -34,12 +39,12 @@ export class ChoiceChecker {
 
   /** An endpoint comes up: it has been idle from now on. */
   started(address: string, nowMs: number): void {
-    this.#busyMs.set(address, nowMs);
+    this.#busy(address, nowMs);
   }
 
   /** Something is wrong with an endpoint: what it does not get is no matter, until it is `started` or has been well for a while. */
   disturbed(address: string, nowMs: number): void {
-    this.#busyMs.set(address, nowMs);
+    this.#busy(address, nowMs);
   }
 
   /** A router chose, and nothing has changed since. */
@@ -56,12 +61,13 @@ export class ChoiceChecker {
     if (addresses.length === 0 || new Set(addresses).size !== addresses.length || !decision.addresses.includes(addresses[0] ?? '')) {
       this.#violations.add('endpoint-unknown', nowMs, `router ${id} gave the list ${addresses.join(', ') || '(empty)'}`);
     }
-    for (const endpoint of known?.endpoints ?? []) this.#checkStarved(id, endpoint, addresses[0] ?? '', nowMs);
+    const endpoints = known?.endpoints ?? [];
+    for (const endpoint of endpoints) this.#checkStarved(id, endpoint, addresses[0] ?? '', passedByMax * endpoints.length, nowMs);
   }
 
   /** A request reached an endpoint, as the first of its list or after another did not take it. */
   reached(endpoint: FleetEndpoint, nowMs: number): void {
-    this.#busyMs.set(endpoint.address, nowMs);
+    this.#busy(endpoint.address, nowMs);
     const { requestsMax } = endpoint;
     const inFlight = this.#endpoints.get(endpoint.address)?.inFlight.size ?? 0;
     if (requestsMax !== undefined && inFlight > requestsMax && this.#limitsHold(endpoint.address)) {
@@ -69,19 +75,27 @@ export class ChoiceChecker {
     }
   }
 
-  #checkStarved(router: string, { address, state, weight }: FleetEndpoint, chosen: string, nowMs: number): void {
+  #checkStarved(router: string, { address, state, weight }: FleetEndpoint, chosen: string, choicesMax: number, nowMs: number): void {
     const simulated = this.#endpoints.get(address);
     if (simulated === undefined || !takesItsShare.has(state) || weight <= 0) return;
     if (address === chosen || simulated.healthySinceMs === undefined || simulated.inFlight.size > 0) {
-      this.#busyMs.set(address, nowMs);
+      this.#busy(address, nowMs);
       return;
     }
+    const passedBy = (this.#passedBy.get(address) ?? 0) + 1;
+    this.#passedBy.set(address, passedBy);
     const idleMs = nowMs - (this.#busyMs.get(address) ?? nowMs);
-    const waiting = this.#endpoints.get(chosen)?.waiting ?? 0;
-    if (idleMs >= idleMsMax && waiting >= waitingMax) {
+    const busy = this.#endpoints.get(chosen);
+    const waiting = busy?.waiting ?? 0;
+    if (idleMs >= idleMsMax && passedBy >= choicesMax && waiting >= Math.min(waitingMax, busy?.model.profile.sequencesMax ?? waitingMax)) {
       const seconds = (idleMs / 1_000).toFixed(0);
       this.#violations.add('endpoint-starved', nowMs, `router ${router} sent to ${chosen}, where ${waiting} wait, while ${address} has been idle for ${seconds} s`);
-      this.#busyMs.set(address, nowMs);
+      this.#busy(address, nowMs);
     }
+  }
+
+  #busy(address: string, nowMs: number): void {
+    this.#busyMs.set(address, nowMs);
+    this.#passedBy.delete(address);
   }
 }

@@ -29,6 +29,7 @@ const result = (requests: readonly RequestOutcome[], counts: readonly number[] =
   durationMs: 2_000,
   messages: 0,
   violations: [],
+  changes: [],
   violationCount: 0,
   explanation: undefined,
 });

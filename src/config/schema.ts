@@ -250,6 +250,7 @@ const health = z.strictObject({
     .union([
       z.literal(false),
       z.strictObject({
+        /** Three are enough where no peer fails any. */
         consecutiveFailures: z.int().min(1).max(1_000).default(5),
         /** Share of the requests in the window that failed, from `requestsMin` requests on. */
         failureShare: z.number().min(0).max(1).default(0.5),

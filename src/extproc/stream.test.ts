@@ -581,6 +581,20 @@ describe('the first token', () => {
     expect(trial.router.requestsInFlight).toBe(1);
   });
 
+  it.each<[string, string, boolean, boolean | undefined]>([
+    ['an event stream', 'data: {"choices":[]}\n\n', false, true],
+    ['one with a name', 'event: message_start\ndata: {}\n\n', false, true],
+    ['one that begins with a comment', ': ping\n\n', false, true],
+    ['one that is over with it', 'data: [DONE]\n\n', true, false],
+    ['a part of a JSON text', ' {"id":"c', false, false],
+    ['who knows what', '\x1f\x8b\x08', false, undefined],
+  ])('tells whether the answer is streamed: %s', (_, text, endOfStream, streams) => {
+    const { say, trial } = raw(createTrial({ yaml: observing }));
+    const noticed = vi.spyOn(trial.router, 'firstToken');
+    say(headersMessage(everything, mode(NONE), true), { response_body: { body: Buffer.from(text, 'latin1'), end_of_stream: endOfStream } });
+    expect(noticed.mock.calls.map(([, told]) => told)).toEqual([streams]);
+  });
+
   it('waits for a chunk that holds something', () => {
     const { say, call, trial } = raw(createTrial({ yaml: observing }));
     say(headersMessage(everything, mode(NONE), true));

@@ -801,7 +801,7 @@ export class ProcessStream {
     const { router, writer } = this.#context;
     if (body.length > 0 && !this.#firstTokenSeen && this.#routed?.pool.observeFirstToken === true) {
       this.#firstTokenSeen = true;
-      router.firstToken(this.#routed.lease);
+      router.firstToken(this.#routed.lease, isStreamed(body, endOfStream));
     }
     if (this.#responseMode === BodySendMode.FULL_DUPLEX_STREAMED) {
       if (this.#responseEnded) return;
@@ -907,3 +907,14 @@ export class ProcessStream {
 }
 
 const noBytes = Buffer.alloc(0);
+
+/** Fields of an event stream, and a comment: one of them begins it. */
+const eventStart = /^(?:data|event|id|retry)?:/;
+
+/** Whether an answer is streamed, by its first piece: an event stream of which more is to come. Undefined: it is of a kind that does not tell. */
+function isStreamed(first: Buffer, endOfStream: boolean): boolean | undefined {
+  if (endOfStream) return false;
+  const text = first.toString('latin1', 0, 16).trimStart();
+  if (eventStart.test(text)) return true;
+  return text.startsWith('{') || text.startsWith('[') ? false : undefined;
+}

@@ -22,6 +22,22 @@ describe('a closed breaker', () => {
     expect(breaker.ended('y', true, 7)).toBe('trip');
   });
 
+  it('trips on three in a row where it stands out, and asks only then', () => {
+    const breaker = new Breaker({ ...settings, consecutiveFailures: 5 });
+    let asked = 0;
+    const standsOut = (answer: boolean) => (): boolean => {
+      asked += 1;
+      return answer;
+    };
+    expect([0, 1].map((i) => breaker.ended(String(i), true, i, standsOut(true)))).toEqual([undefined, undefined]);
+    expect(asked).toBe(0);
+    expect(breaker.ended('2', true, 2, standsOut(false))).toBeUndefined();
+    expect(breaker.ended('3', true, 3, standsOut(true))).toBe('trip');
+    expect(asked).toBe(2);
+    expect(breaker.recent(3)).toEqual({ requests: 4, failed: 4 });
+    expect(breaker.recent(20_000)).toEqual({ requests: 0, failed: 0 });
+  });
+
   it('trips on the share that failed, once there are requests enough', () => {
     const breaker = make();
     const pattern = [true, true, false];

@@ -1,6 +1,6 @@
 /** When an endpoint that fails is left alone, and how it comes back. */
 export interface BreakerSettings {
-  /** Failures in a row that open it. */
+  /** Failures in a row that open it; fewer are enough where it stands out. */
   readonly consecutiveFailures: number;
   /** Share of the last requests that failed, above which it opens, from so many requests in the window on. */
   readonly failureShare: number;
@@ -37,6 +37,8 @@ export type BreakerNews =
 
 /** Parts of the window that are forgotten one after another. */
 const windowParts = 10;
+/** Failures in a row that open it where none of its peers fails any: chance would have spread them. */
+const standingOutFailures = 3;
 /** Strikes that still make a difference; more would overflow the doubling. */
 const strikesMax = 16;
 
@@ -95,8 +97,21 @@ export class Breaker {
     return this.#trials.has(lease);
   }
 
-  /** A request is over that says something of the endpoint. */
-  ended(lease: string, failed: boolean, nowMs: number): BreakerNews {
+  /** What ended within the window. */
+  recent(nowMs: number): { readonly requests: number; readonly failed: number } {
+    const oldest = Math.floor(nowMs / (this.#settings.windowMs / windowParts)) - windowParts;
+    let requests = 0;
+    let failed = 0;
+    for (const part of this.#parts) {
+      if (part.id <= oldest) continue;
+      requests += part.requests;
+      failed += part.failed;
+    }
+    return { requests, failed };
+  }
+
+  /** A request is over that says something of the endpoint. `standsOut`: asked whether its peers do without failures meanwhile. */
+  ended(lease: string, failed: boolean, nowMs: number, standsOut: () => boolean = () => false): BreakerNews {
     const wasTrial = this.#trials.delete(lease);
     if (this.#state === 'half-open') {
       if (!wasTrial) return undefined;
@@ -113,7 +128,8 @@ export class Breaker {
     }
     part.failed += 1;
     this.#consecutive += 1;
-    return this.#consecutive >= this.#settings.consecutiveFailures || this.#shareIsTooLarge(nowMs) ? 'trip' : undefined;
+    if (this.#consecutive >= this.#settings.consecutiveFailures || this.#shareIsTooLarge(nowMs)) return 'trip';
+    return this.#consecutive >= standingOutFailures && standsOut() ? 'trip' : undefined;
   }
 
   /** A request is over that says nothing of the endpoint. */
@@ -180,14 +196,7 @@ export class Breaker {
   }
 
   #shareIsTooLarge(nowMs: number): boolean {
-    const oldest = Math.floor(nowMs / (this.#settings.windowMs / windowParts)) - windowParts;
-    let requests = 0;
-    let failed = 0;
-    for (const part of this.#parts) {
-      if (part.id <= oldest) continue;
-      requests += part.requests;
-      failed += part.failed;
-    }
+    const { requests, failed } = this.recent(nowMs);
     return requests >= this.#settings.requestsMin && failed > this.#settings.failureShare * requests;
   }
 }

@@ -1,6 +1,7 @@
 import type { EndpointState } from '../core/fleet-snapshot.ts';
 import { Breaker, type BreakerSettings } from './breaker.ts';
 import type { ChangeCause } from './endpoint-change.ts';
+import { LateSteps } from './late-steps.ts';
 import { PaceWindow } from './pace-window.ts';
 
 /** What can be said of an endpoint by different parties. Each has a word of its own, which the others' do not touch. */
@@ -50,6 +51,7 @@ export class EndpointHealth {
   reserve: ReserveVerdict = 'none';
   readonly breaker = new Breaker(breakerDefaults);
   readonly pace = new PaceWindow();
+  readonly lateSteps = new LateSteps();
   /** When it last gave a first token or ended a request, as far as any router told; in ms of this router's clock. */
   progressMs = -Infinity;
   readonly stamps: Readonly<Record<HealthAspect, Stamp>> = { operator: unsaid(), probe: unsaid(), breaker: unsaid(), reserve: unsaid() };

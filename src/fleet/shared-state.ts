@@ -38,6 +38,8 @@ export interface HealthWords {
   rows(pool: string): HealthRow[];
   /** Another router said this. */
   receive(pool: string, row: HealthRow): void;
+  /** Another router's request got its first token; the endpoint's line knows already. */
+  heardToken(pool: string, address: string, uncachedTokens: number): void;
 }
 
 /** By what a request's prompt is known to a cache: its session's keyed hash, and its blocks where the body was read. */
@@ -145,6 +147,7 @@ export class SharedState {
         pool.foreign.applyChange(router, event.address, { ...noLoad, requestsWaiting: -1, uncachedTokensWaiting: -uncachedTokens });
         endpoint.line.leave(router, uncachedTokens, nowMs, true);
         endpoint.health.progressMs = nowMs;
+        this.health?.heardToken(event.pool, event.address, uncachedTokens);
         return;
       case 'done': {
         const { promptTokens, waiting } = event;

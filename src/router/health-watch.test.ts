@@ -73,9 +73,9 @@ class Bench {
     return lease;
   }
 
-  token(lease: string): void {
+  token(lease: string, streams?: boolean): void {
     const held = this.reservations.firstToken(lease, this.clock.ms);
-    if (held !== undefined) this.watch.firstToken(held);
+    if (held !== undefined) this.watch.firstToken(held, streams);
   }
 
   end(lease: string, completion: Partial<Completion> = {}): void {
@@ -175,6 +175,37 @@ describe('requests that fail', () => {
       bench.fail(one, 10);
       expect(bench.endpoint(one).state).toBe(state);
     }
+  });
+});
+
+describe('requests that fail on one endpoint alone', () => {
+  beforeEach(() => {
+    bench = new Bench('a', { passive: breakerDefaults });
+  });
+  const servedByPeers = (times: number): void => {
+    for (let i = 0; i < times; i += 1) bench.end(bench.send([two, three, four][i % 3] ?? two));
+  };
+
+  it('eject it by three in a row, not by five', () => {
+    servedByPeers(10);
+    bench.fail(one, 2);
+    expect(bench.endpoint(one).state).toBe('ready');
+    bench.fail(one, 1);
+    expect(bench.changes).toMatchObject([{ address: one, to: 'ejected', cause: 'failures' }]);
+  });
+
+  it.each<[string, () => void]>([
+    ['a peer failed one too', () => bench.fail(three, 1)],
+    ['its peers did too little to compare with', () => bench.clock.ms += 20_000],
+    ['one in between went well', () => bench.end(bench.send(one))],
+  ])('take more where %s', (_, before) => {
+    servedByPeers(10);
+    bench.fail(one, 2);
+    before();
+    bench.fail(one, 2);
+    expect(bench.endpoint(one).state).toBe('ready');
+    bench.fail(one, 1);
+    expect(bench.endpoint(one).state).toBe('ejected');
   });
 });
 
@@ -366,6 +397,149 @@ describe('a slow endpoint', () => {
     bench.clock.ms += 400;
     bench.end(late);
     expect(bench.changes.at(-1)).toMatchObject({ to: 'slow', cause: 'trial-failed', detail: 'the first token of a trial came late' });
+  });
+
+  describe('that has become so', () => {
+    /** Its peers go on as they did, while time passes. */
+    const work = (ms: number, peers: readonly string[] = [two, three, four]): void => {
+      for (let passed = 0; passed < ms; passed += 50) {
+        const leases = peers.map((address) => bench.send(address));
+        bench.clock.ms += 50;
+        for (const lease of leases) bench.token(lease);
+        for (const lease of leases) bench.end(lease);
+        bench.watch.tick();
+      }
+    };
+    const late = (...leases: readonly string[]): void => {
+      for (const lease of leases) bench.token(lease);
+      bench.watch.tick();
+    };
+    beforeEach(() => serve(8, 60));
+
+    it('is found by the second step in a row that comes late, which need not be over', () => {
+      const first = bench.send(one);
+      work(400);
+      bench.send(one);
+      bench.send(one);
+      work(200);
+      late(first);
+      work(200);
+      expect(bench.endpoint(one).state).toBe('ready');
+      work(100);
+      expect(bench.changes).toMatchObject([{ address: one, to: 'slow', cause: 'slower-than-peers', detail: 'first tokens came late 2 times in a row, and of few peers' }]);
+    });
+
+    it('takes three requests: two may each have their reasons', () => {
+      for (const state of ['ready', 'ready', 'slow']) {
+        const lease = bench.send(one);
+        work(600);
+        late(lease);
+        expect(bench.endpoint(one).state).toBe(state);
+      }
+    });
+
+    it('takes two steps: however many wait for one', () => {
+      const leases = Array.from({ length: 5 }, () => bench.send(one));
+      work(600);
+      late(...leases);
+      expect(bench.endpoint(one).state).toBe('ready');
+      const next = bench.send(one);
+      work(600);
+      late(next);
+      expect(bench.endpoint(one).state).toBe('slow');
+    });
+
+    it.each<[string, () => void]>([
+      ['a first token in between is in time', () => bench.request(one, 60)],
+      [
+        "another router's in between is",
+        () => {
+          bench.endpoint(one).line.join('other', 90, bench.clock.ms);
+          bench.clock.ms += 60;
+          bench.endpoint(one).line.leave('other', 90, bench.clock.ms, true);
+          bench.watch.heardToken('chat', one, 90);
+        },
+      ],
+      ['it was long ago', () => work(11_000)],
+      ['its peers are late too', () => [two, three].forEach((peer) => bench.request(peer, 900))],
+      ['not all is heard of what others send', () => void (bench.hearsAll = false)],
+    ])('is none where %s', (_, between) => {
+      const [first, second] = [bench.send(one), bench.send(one)];
+      work(600);
+      late(first, second);
+      between();
+      bench.watch.tick();
+      const next = bench.send(one);
+      work(400, []);
+      bench.clock.ms += 400;
+      late(next);
+      expect(bench.endpoint(one).state).toBe('ready');
+    });
+
+    it.each([
+      [16, 'slow'],
+      [3, 'ready'],
+    ])("is found by other routers' first tokens too, where the last %i answers of the pool were streamed", (streamed, state) => {
+      bench = new Bench('a', {});
+      serve(8, 60);
+      const plain = bench.send(two, { streams: false });
+      bench.token(plain);
+      bench.end(plain);
+      for (let i = 0; i < streamed; i += 1) bench.request(two, 60);
+      for (let i = 0; i < 3; i += 1) {
+        bench.endpoint(one).line.join('other', 90, bench.clock.ms);
+        work(600, []);
+        bench.endpoint(one).line.leave('other', 90, bench.clock.ms, true);
+        bench.watch.heardToken('chat', one, 90);
+      }
+      expect(bench.endpoint(one).state).toBe(state);
+    });
+
+    it('goes by its own pace: one that was slower from the start is not late by as much', () => {
+      bench = new Bench('a', {});
+      serve(8, 150);
+      for (let i = 0; i < 3; i += 1) {
+        const lease = bench.send(one);
+        work(350);
+        late(lease);
+      }
+      expect(bench.endpoint(one).state).toBe('ready');
+    });
+
+    it.each([
+      ['is told by the first piece of its answers, where nobody has looked before', true, 'slow'],
+      ['is not told by answers in one piece', false, 'ready'],
+      ['is not told, or later, by answers of which nothing is known', undefined, 'ready'],
+    ])('%s', (_, streams, state) => {
+      for (let i = 0; i < 3; i += 1) {
+        const lease = bench.send(one, {});
+        work(600);
+        bench.token(lease, streams);
+      }
+      expect(bench.endpoint(one).state).toBe(state);
+    });
+
+    it.each([
+      [16, 'slow'],
+      [3, 'ready'],
+    ])('takes those that wait for streamed, where the last %i of the pool were', (streamed, state) => {
+      for (let i = 0; i < 20; i += 1) bench.request(two, 60);
+      const plain = bench.send(two, { streams: false });
+      bench.token(plain);
+      bench.end(plain);
+      for (let i = 0; i < streamed - 1; i += 1) bench.request(two, 60);
+      const first = bench.send(one, {});
+      bench.send(one, {});
+      bench.send(one, {});
+      work(300, []);
+      bench.clock.ms += 300;
+      bench.token(first, true);
+      for (let i = 0; i < 3; i += 1) {
+        bench.clock.ms += 100;
+        bench.watch.tick();
+      }
+      expect(bench.endpoint(one).state).toBe(state);
+    });
   });
 
   it('is one where requests wait and nothing comes, while others work', () => {

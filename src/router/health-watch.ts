@@ -56,9 +56,16 @@ const slowExcessMsMin = 200;
 const peersWaitMsMax = 500;
 /** Most of a pool's endpoints that are called slow, as a share: where more are, slow is what the pool is. */
 const slowShareMax = 0.25;
+/** Requests that the peers of an endpoint ended lately without a failure, for it to stand out by its own. */
+const peersRequestsMin = 10;
 /** Silence after which an endpoint where requests wait may have stalled, in ms; and how many times what was expected it has to be. */
 const stallMsMin = 1_000;
 const stallFactor = 4;
+/** Steps in a row that come late on one endpoint alone and make it slow, the last of which may be under way; and requests that wait for them. */
+const lateStepsMin = 2;
+const lateRequestsMin = 3;
+/** Streamed answers in a row, of a pool, after which those are taken for streamed at which nobody has looked yet. */
+const streamedEnough = 16;
 
 /**
  * An answer that goes on that long after its first piece is streamed, in ms: then that piece was a first token, and not all of it. By Envoy's
@@ -70,6 +77,8 @@ const streamedHeardMsMin = 100;
 /** A first token, and what its endpoint took for it against what was to be expected. */
 interface Token {
   readonly atMs: number;
+  /** Since it was sent. */
+  readonly waitedMs: number;
   readonly tookMs: number;
   readonly expectedMs: number;
 }
@@ -82,7 +91,7 @@ interface Expected {
   readonly ms: number;
   readonly startedMs: number;
   /** Whether its answer is streamed; undefined: nobody has looked. */
-  readonly streams: boolean | undefined;
+  streams: boolean | undefined;
   /** Undefined: it waits for its first token. */
   token: Token | undefined;
 }
@@ -99,6 +108,8 @@ export class HealthWatch {
   #hearsAll: boolean;
   /** Own requests in flight, by lease, in order of dispatch. */
   readonly #expected = new ChurnMap<string, Expected>();
+  /** Answers of each pool that were streamed, one after the other. */
+  readonly #streamedInARow = new Map<string, number>();
 
   constructor(options: HealthWatchOptions) {
     this.#options = options;
@@ -222,17 +233,20 @@ export class HealthWatch {
     this.#expected.set(lease, { pool, endpoint, ms, startedMs, streams, token: undefined });
   }
 
-  /** A first token came. */
-  firstToken({ lease, pool, endpoint, startedMs, uncachedTokens }: Reservation): void {
+  /** A first token came. `streams`: whether its answer is streamed, by that; undefined: it does not tell. */
+  firstToken({ lease, pool, endpoint, startedMs, uncachedTokens }: Reservation, streams?: boolean): void {
     const expected = this.#expected.get(lease);
     const nowMs = this.#options.clock.nowMs();
     endpoint.health.progressMs = nowMs;
     if (expected === undefined) return;
+    expected.streams ??= streams;
+    this.#streamedInARow.set(pool.name, expected.streams === true ? (this.#streamedInARow.get(pool.name) ?? 0) + 1 : 0);
     expected.token = {
       atMs: nowMs,
+      waitedMs: nowMs - startedMs,
       // What waited before it is not its own fault: its time begins with the endpoint's last sign of progress.
       tookMs: Math.min(nowMs - startedMs, endpoint.line.servedInMs),
-      expectedMs: baseMs + uncachedTokens / (tokensPerMsDefault * endpoint.weight),
+      expectedMs: toExpectedMs(endpoint, uncachedTokens),
     };
     // An answer in one piece has its first token with its last: that says how long it is, not how slow. Where nobody has looked, its end tells.
     if (expected.streams === true) this.#judgeToken(pool, endpoint, lease, expected.token, nowMs);
@@ -257,7 +271,7 @@ export class HealthWatch {
         breaker.forgot(lease);
         continue;
       }
-      const news = breaker.ended(lease, failed, nowMs);
+      const news = breaker.ended(lease, failed, nowMs, () => this.#standsOut(pool, endpoint, nowMs));
       if (news === 'trip') this.#open(pool, endpoint, 'open', 'failures', describe(completion));
       else if (news === 'trial-failed') this.#open(pool, endpoint, 'open', 'trial-failed', describe(completion));
       else if (news === 'trials-passed') this.#say(pool, endpoint, 'breaker', 'trials-passed', undefined, () => breaker.close(nowMs));
@@ -280,7 +294,7 @@ export class HealthWatch {
         }
         // Each router knows when a back-off is over: nobody has to say so.
         if (endpoint.health.breaker.tick(nowMs)) {
-          endpoint.health.pace.clear();
+          forgetPace(endpoint);
           this.#settle(pool, endpoint, 'back-off-over', undefined, undefined);
         } else if (endpoint.state === 'warming' && !this.#isWarming(pool, endpoint, nowMs)) {
           this.#settle(pool, endpoint, 'warmed-up', undefined, undefined);
@@ -290,7 +304,7 @@ export class HealthWatch {
       this.#enforceLimit(pool);
       if (settings?.slow !== undefined) this.#findSlow(pool, settings.slow, nowMs);
     }
-    this.#findStalled(nowMs);
+    this.#findLateAndStalled(nowMs);
   }
 
   // ---- between routers ----
@@ -335,10 +349,21 @@ export class HealthWatch {
         break;
       case 'breaker':
         health.breaker.take({ state: row.value as BreakerState, untilMs: nowMs + row.ms, strikes: row.strikes }, nowMs);
-        health.pace.clear();
+        forgetPace(endpoint);
     }
     this.#settle(pool, endpoint, row.cause, row.detail, row.by);
     if (row.aspect === 'breaker') this.#enforceLimit(pool);
+  }
+
+  /** Another router's request got its first token. Whether its answer is streamed is not told: it may be in time, and late only where all are. */
+  heardToken(poolName: string, address: string, uncachedTokens: number): void {
+    const pool = this.#options.fleet.pool(poolName);
+    const endpoint = pool?.endpoint(address);
+    if (pool === undefined || endpoint === undefined || !this.#hearsAll) return;
+    const atMs = this.#options.clock.nowMs();
+    const tookMs = endpoint.line.servedInMs;
+    if (tookMs > slowExcessMsMin && !this.#streams(pool)) return;
+    this.#judgeStep(pool, endpoint, { atMs, tookMs, waitedMs: tookMs, expectedMs: toExpectedMs(endpoint, uncachedTokens) });
   }
 
   // ---- inside ----
@@ -386,7 +411,7 @@ export class HealthWatch {
     if (before === 'unknown') return;
     // It was away, and what it held in its cache most likely is too. It starts anew.
     pool.cache.forget(endpoint.address);
-    health.pace.clear();
+    forgetPace(endpoint);
     if (health.breaker.state !== 'closed') this.#closeBreaker(pool, endpoint, 'probe-passed');
   }
 
@@ -428,12 +453,75 @@ export class HealthWatch {
   }
 
   /** Takes the time of a first token into the endpoint's pace; a trial whose first token came late has failed. */
-  #judgeToken(pool: FleetPool, endpoint: FleetEndpoint, lease: string, { tookMs, expectedMs }: Token, nowMs: number): void {
+  #judgeToken(pool: FleetPool, endpoint: FleetEndpoint, lease: string, token: Token, nowMs: number): void {
     const { breaker, pace } = endpoint.health;
-    if (this.#hearsAll) pace.add(tookMs, expectedMs, nowMs);
+    const { tookMs, expectedMs } = token;
+    if (this.#hearsAll) {
+      this.#judgeStep(pool, endpoint, token);
+      pace.add(tookMs, expectedMs, nowMs);
+    }
     if (!breaker.isTrial(lease)) return;
     const withAllMs = expectedMs + endpoint.uncachedTokensWaiting / (tokensPerMsDefault * endpoint.weight);
     if (tookMs > this.#slowLimit(pool, endpoint, withAllMs, nowMs)) this.#open(pool, endpoint, 'slow', 'trial-failed', 'the first token of a trial came late');
+  }
+
+  /** Whether a first token came late, and how often in a row that happened; slow is who stands out by it. */
+  #judgeStep(pool: FleetPool, endpoint: FleetEndpoint, { atMs, tookMs, waitedMs, expectedMs }: Token): void {
+    if (!isServing(endpoint.state)) return;
+    const { lateSteps } = endpoint.health;
+    const usualPace = this.#usualPace(endpoint, atMs);
+    if (usualPace === undefined) return;
+    const limitMs = tookMs <= slowExcessMsMin ? slowExcessMsMin : this.#lateLimit(pool, endpoint, usualPace, expectedMs, tookMs, atMs);
+    if (!lateSteps.isOfLast(atMs, waitedMs > limitMs)) {
+      if (tookMs > limitMs) lateSteps.late(usualPace, atMs);
+      else lateSteps.clear();
+    }
+    this.#judgeSteps(pool, endpoint, lateSteps.steps(atMs), lateSteps.requests(atMs), atMs);
+  }
+
+  /** Whether the pool's answers are streamed, to judge by the last of them. */
+  #streams({ name }: FleetPool): boolean {
+    return (this.#streamedInARow.get(name) ?? 0) >= streamedEnough;
+  }
+
+  #judgeSteps(pool: FleetPool, endpoint: FleetEndpoint, steps: number, requests: number, nowMs: number): void {
+    if (steps < lateStepsMin || requests < lateRequestsMin || !this.#canSpareSlow(pool, endpoint, nowMs)) return;
+    // Where others are late too, it is what they share: the machine, the network, this router.
+    const peers = pool.endpoints.filter((peer) => peer !== endpoint && isServing(peer.state));
+    if (2 * peers.filter(({ health }) => health.lateSteps.steps(nowMs) > 0).length >= peers.length) return;
+    this.#open(pool, endpoint, 'slow', 'slower-than-peers', `first tokens came late ${steps} times in a row, and of few peers`);
+  }
+
+  /** How the endpoint does when nothing is late; undefined: nobody knows. */
+  #usualPace({ health: { pace, lateSteps } }: FleetEndpoint, nowMs: number): number | undefined {
+    return lateSteps.steps(nowMs) > 0 ? lateSteps.usualPace : pace.pace(1, nowMs);
+  }
+
+  /**
+   * Time above which a first token is late, in ms: against what the endpoint needed before and its peers need, with all that waits there,
+   * for in which order it does that nobody here knows. Infinity: nothing to compare with. What took no longer than `tookMs` is in time
+   * without a look at the peers, if it is by the endpoint's own measure.
+   */
+  #lateLimit(pool: FleetPool, endpoint: FleetEndpoint, usualPace: number, expectedMs: number, tookMs: number, nowMs: number): number {
+    const slow = this.#of(pool)?.slow;
+    if (slow === undefined) return Infinity;
+    const withAllMs = expectedMs + endpoint.uncachedTokensWaiting / (tokensPerMsDefault * endpoint.weight);
+    const limitAt = (pace: number): number => Math.max(slow.factor * pace * withAllMs, pace * withAllMs + slowExcessMsMin);
+    if (tookMs <= limitAt(usualPace)) return limitAt(usualPace);
+    const peersPace = this.#peersPace(pool, endpoint, slow.samplesMin, nowMs);
+    return peersPace === undefined ? Infinity : limitAt(Math.max(usualPace, peersPace));
+  }
+
+  /** Whether none of its peers fails anything, and they do enough to say so. */
+  #standsOut(pool: FleetPool, endpoint: FleetEndpoint, nowMs: number): boolean {
+    let requests = 0;
+    for (const peer of pool.endpoints) {
+      if (peer === endpoint || !isServing(peer.state)) continue;
+      const recent = peer.health.breaker.recent(nowMs);
+      if (recent.failed > 0) return false;
+      requests += recent.requests;
+    }
+    return requests >= peersRequestsMin;
   }
 
   /** Time to first token above which an endpoint is slow against its peers, in ms; Infinity: nothing to compare with. */
@@ -488,29 +576,54 @@ export class HealthWatch {
     return slow < Math.max(1, Math.floor(slowShareMax * present)) && (waits[Math.floor(waits.length / 2)] ?? Infinity) <= peersWaitMsMax;
   }
 
-  /** Requests that wait far longer than expected, on an endpoint that shows no sign of work meanwhile, while others do. */
-  #findStalled(nowMs: number): void {
-    const looked = new Set<FleetEndpoint>();
-    for (const { ms, endpoint, pool, startedMs, streams, token } of this.#expected.values()) {
-      const ageMs = nowMs - startedMs;
+  /** Looks at who waits longest on each endpoint, and how many with him. */
+  #findLateAndStalled(nowMs: number): void {
+    const waiting = new Map<FleetEndpoint, { readonly oldest: Expected; streamed: Expected[] }>();
+    for (const expected of this.#expected.values()) {
       // In order of start, but for decisions that were made again.
-      if (ageMs < stallMsMin) break;
-      if (streams === false || token !== undefined || looked.has(endpoint)) continue;
-      // The one that has waited longest says enough.
-      looked.add(endpoint);
+      if (nowMs - expected.startedMs < slowExcessMsMin) break;
+      const { endpoint, pool, streams, token } = expected;
+      if (streams === false || token !== undefined) continue;
       const settings = this.#of(pool);
       if (settings?.slow === undefined || !settings.observesFirstToken) continue;
-      const { state } = endpoint;
-      if (!isServing(state) && state !== 'half-open') continue;
-      const peers = Math.max(1, this.#peersPace(pool, endpoint, 1, nowMs) ?? 1);
-      // It may be at work on anything that waits there: what others sent at the same moment came in an order that nobody here knows.
-      const allMs = baseMs + endpoint.uncachedTokensWaiting / (tokensPerMsDefault * endpoint.weight);
-      const limitMs = Math.max(stallMsMin, stallFactor * peers * Math.max(ms, allMs));
-      if (ageMs < limitMs || nowMs - endpoint.health.progressMs < limitMs) continue;
-      const othersWork = pool.endpoints.some((peer) => peer !== endpoint && nowMs - peer.health.progressMs < limitMs);
-      if (!othersWork) continue;
-      this.#open(pool, endpoint, 'slow', state === 'half-open' ? 'trial-failed' : 'stalled', `no first token for ${Math.round(ageMs)} ms`);
+      const there = waiting.get(endpoint) ?? { oldest: expected, streamed: [] };
+      if (streams === true || this.#streams(pool)) there.streamed.push(expected);
+      waiting.set(endpoint, there);
     }
+    for (const { oldest, streamed } of waiting.values()) {
+      this.#findLate(streamed, nowMs);
+      this.#findStalled(oldest, nowMs);
+    }
+  }
+
+  /** The step after a late one is late as soon as it has taken too long: those that wait need not get their first tokens for that. */
+  #findLate(waiting: readonly Expected[], nowMs: number): void {
+    const [oldest] = waiting;
+    if (oldest === undefined || !this.#hearsAll) return;
+    const { pool, endpoint, startedMs } = oldest;
+    const { lateSteps } = endpoint.health;
+    const steps = lateSteps.steps(nowMs);
+    const usualPace = this.#usualPace(endpoint, nowMs);
+    if (steps === 0 || usualPace === undefined || !isServing(endpoint.state)) return;
+    const tookMs = Math.min(nowMs - startedMs, nowMs - endpoint.line.headSinceMs);
+    if (tookMs <= this.#lateLimit(pool, endpoint, usualPace, baseMs, tookMs, nowMs)) return;
+    const foreign = this.#streams(pool) ? endpoint.foreign.requestsWaiting : 0;
+    this.#judgeSteps(pool, endpoint, steps + 1, lateSteps.requests(nowMs) + waiting.length + foreign, nowMs);
+  }
+
+  /** A request that waits far longer than expected, on an endpoint that shows no sign of work meanwhile, while others do. */
+  #findStalled({ ms, endpoint, pool, startedMs }: Expected, nowMs: number): void {
+    const ageMs = nowMs - startedMs;
+    const { state } = endpoint;
+    if (ageMs < stallMsMin || (!isServing(state) && state !== 'half-open')) return;
+    const peers = Math.max(1, this.#peersPace(pool, endpoint, 1, nowMs) ?? 1);
+    // It may be at work on anything that waits there: what others sent at the same moment came in an order that nobody here knows.
+    const allMs = baseMs + endpoint.uncachedTokensWaiting / (tokensPerMsDefault * endpoint.weight);
+    const limitMs = Math.max(stallMsMin, stallFactor * peers * Math.max(ms, allMs));
+    if (ageMs < limitMs || nowMs - endpoint.health.progressMs < limitMs) return;
+    const othersWork = pool.endpoints.some((peer) => peer !== endpoint && nowMs - peer.health.progressMs < limitMs);
+    if (!othersWork) return;
+    this.#open(pool, endpoint, 'slow', state === 'half-open' ? 'trial-failed' : 'stalled', `no first token for ${Math.round(ageMs)} ms`);
   }
 
   /** Leaves an endpoint out, if the pool can spare it. */
@@ -523,7 +636,7 @@ export class HealthWatch {
     const nowMs = this.#options.clock.nowMs();
     this.#say(pool, endpoint, 'breaker', cause, detail, () => {
       breaker.open(state, nowMs);
-      endpoint.health.pace.clear();
+      forgetPace(endpoint);
     });
   }
 
@@ -553,6 +666,17 @@ export class HealthWatch {
       this.#closeBreaker(pool, endpoint, 'ejection-limit');
     }
   }
+}
+
+/** What an endpoint needs for so many tokens by itself, in ms. */
+function toExpectedMs({ weight }: FleetEndpoint, uncachedTokens: number): number {
+  return baseMs + uncachedTokens / (tokensPerMsDefault * weight);
+}
+
+/** What was measured before says nothing of what comes now. */
+function forgetPace({ health }: FleetEndpoint): void {
+  health.pace.clear();
+  health.lateSteps.clear();
 }
 
 /** Whether an answer came in more than one piece, as far as its times tell. */

@@ -336,13 +336,13 @@ export class Router {
     this.#options.exchange.publish({ kind: 'dispatch', pool, address, promptTokens, uncachedTokens, placement, cached });
   }
 
-  /** The first token of a response passed. */
-  firstToken(lease: string): void {
+  /** The first token of a response passed. `streams`: whether more are to follow, as far as its first piece tells; undefined: it does not. */
+  firstToken(lease: string, streams?: boolean): void {
     this.confirm(lease);
     const nowMs = this.#options.clock.nowMs();
     const held = this.#reservations.firstToken(lease, nowMs);
     if (held === undefined) return;
-    this.#options.health?.firstToken(held);
+    this.#options.health?.firstToken(held, streams);
     measureFirstToken(held, nowMs);
     this.#firstTokens.noticed(held.pool.name);
     this.#options.events.firstToken(held.pool.name, held.endpoint.address, nowMs - held.startedMs);

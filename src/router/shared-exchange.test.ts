@@ -477,7 +477,7 @@ describe('what routers say of endpoints’ health', () => {
     const fleet = new FleetView([{ name: 'chat', endpoints: [{ address: one, weight: 1, labels: {}, requestsMax: undefined }] }]);
     endpoint = fleet.pool('chat')!.endpoint(one)!;
     const state = new SharedState(fleet, new Placements());
-    state.health = { rows: () => [row], receive: (pool, word) => heard.push([pool, word]) };
+    state.health = { rows: () => [row], receive: (pool, word) => heard.push([pool, word]), heardToken: () => undefined };
     on = bench({ state, pushEventsPerSecondMax: 0 });
   });
 

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { ChangeReport } from '../../src/admin/change-report.ts';
 import { type EnvoyProcess, renderEnvoyConfig, startEnvoy } from '../../lab/envoy-process.ts';
 import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.ts';
 import { startRedis } from '../../lab/redis-process.ts';
@@ -57,6 +58,12 @@ async function statesOf(router: FairleadProcess, pool: PoolName): Promise<Map<st
   return new Map(pools.find(({ name }) => name === pool)?.endpoints.map(({ address, state }) => [address, state] as const));
 }
 
+/** Changes of an endpoint's state as one router tells them, oldest first. */
+async function changesOf(router: FairleadProcess, address: string): Promise<ChangeReport[]> {
+  const { changes } = JSON.parse((await router.get('/api/v1/changes')).text) as { changes: ChangeReport[] };
+  return changes.filter((change) => change.address === address).reverse();
+}
+
 /** Looks until it finds something, and returns when that was (`performance.now()`). */
 async function when(what: string, msMax: number, look: () => boolean | Promise<boolean>): Promise<number> {
   const endMs = performance.now() + msMax;
@@ -77,7 +84,7 @@ it.concurrent('leaves out no more than the share, though all of a pool fail', as
   await setAll('many', { mode: 'fail', failStatus: 500 });
   const struckMs = performance.now();
   let leftOutMax = 0;
-  while (performance.now() < struckMs + 4_000) {
+  while (performance.now() < struckMs + 3_000) {
     for (const router of routers) {
       const states = [...(await statesOf(router, 'many')).values()];
       leftOutMax = Math.max(leftOutMax, states.filter((state) => state === 'ejected' || state === 'slow' || state === 'half-open').length);
@@ -98,22 +105,29 @@ it.concurrent('leaves out no more than the share, though all of a pool fail', as
 
 it.concurrent('two routers agree on who is left out, and on who is back', async () => {
   const load = startSteadyLoad({ client, perSecond: 24, model: 'agreed' });
-  const [victim] = servers.agreed as [ModelServer];
+  const ids = await Promise.all(routers.map(async (router) => (await router.fleet()).router.id));
   await when('requests at both routers', 10_000, async () => load.records.length > 12 && (await Promise.all(routers.map((router) => router.metric('fairlead_decisions_total', { pool: 'agreed' })))).every((count) => count > 2));
-  await victim.control.set({ mode: 'fail', failStatus: 503 });
-  const seenMs = new Map<FairleadProcess, number>();
-  await when('both leave it out', 5_000, async () => {
-    for (const router of routers) {
-      const state = (await statesOf(router, 'agreed')).get(victim.address);
-      if (state === 'ejected' && !seenMs.has(router)) seenMs.set(router, performance.now());
-    }
-    return seenMs.size === routers.length;
-  });
-  const [first = 0, second = 0] = [...seenMs.values()];
-  expect(Math.abs(second - first)).toBeLessThan(agreeMs);
-  // One found it out and the other was told so, unless both found it out at the same moment.
-  const changes = routers.flatMap((router) => router.log().split('\n').filter((line) => line.includes('endpoint_changed') && line.includes(victim.address) && line.includes('"to":"ejected"')));
-  expect(changes.length).toBeGreaterThanOrEqual(2);
+  const finders: (string | null | undefined)[][] = [];
+  let victim = servers.agreed[0]!;
+  // Both may find it out in the same moment, before either is told: then there is another one to try, and after that no excuse.
+  for (victim of servers.agreed.slice(0, 2)) {
+    await victim.control.set({ mode: 'fail', failStatus: 503 });
+    const seenMs = new Map<FairleadProcess, number>();
+    await when('both leave it out', 5_000, async () => {
+      for (const router of routers) {
+        const state = (await statesOf(router, 'agreed')).get(victim.address);
+        if (state === 'ejected' && !seenMs.has(router)) seenMs.set(router, performance.now());
+      }
+      return seenMs.size === routers.length;
+    });
+    const [first = 0, second = 0] = [...seenMs.values()];
+    expect(Math.abs(second - first)).toBeLessThan(agreeMs);
+    finders.push(await Promise.all(routers.map(async (router) => (await changesOf(router, victim.address)).find(({ to }) => to === 'ejected')?.by)));
+    if (finders.at(-1)?.some((by) => by !== null) === true) break;
+    await victim.control.set({ mode: 'ok' });
+  }
+  // One found it out by itself, and the other by its word.
+  expect([[null, ids[0]], [ids[1], null]], JSON.stringify(finders)).toContainEqual(finders.at(-1));
 
   await victim.control.set({ mode: 'ok' });
   const backMs: number[] = [];
@@ -139,21 +153,21 @@ it.concurrent('a dead pool falls back, two dead ones refuse at once with the rea
   expect(spareMs - mainGoneMs).toBeLessThan(withinMs);
   await sleep(Math.max(0, mainGoneMs + withinMs - performance.now()));
   const onSpareMs = performance.now();
-  await sleep(1_000);
+  await sleep(700);
 
   await setAll('spare', { mode: 'refuse' });
   const allGoneMs = performance.now();
   await when('refusals', withinMs, () => load.records.some(({ sentMs, refusal }) => sentMs > allGoneMs && refusal !== undefined));
   await sleep(Math.max(0, allGoneMs + withinMs - performance.now()));
   const refusedMs = performance.now();
-  await sleep(1_000);
+  await sleep(700);
 
   await setAll('main', { mode: 'ok' });
   const backMs = performance.now();
   const mainMs = await when('answers of main again', 10_000, isServedBy('main', backMs));
   expect(mainMs - backMs).toBeLessThan(withinMs);
   await setAll('spare', { mode: 'ok' });
-  await sleep(1_000);
+  await sleep(500);
   const records = await load.settled();
 
   const between = (fromMs: number, toMs: number): LoadRecord[] => records.filter(({ sentMs }) => sentMs > fromMs && sentMs < toMs);

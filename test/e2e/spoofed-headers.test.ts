@@ -14,6 +14,8 @@ let allowed: string[];
 let forbidden: ModelServer[];
 let fairlead: FairleadProcess;
 let envoy: EnvoyProcess;
+/** As gateways configure theirs, but for letting requests through where the processor fails. */
+let gateway: EnvoyProcess;
 let attacks: Record<string, string[]>;
 
 beforeAll(async () => {
@@ -34,10 +36,14 @@ beforeAll(async () => {
       config: withListeners({
         closed: renderEnvoyConfig({ ...shared, failureModeAllow: false, noExtProc: {} }),
         open: renderEnvoyConfig({ ...shared, failureModeAllow: true, noExtProc: {} }),
-        fixed: renderEnvoyConfig({ ...shared, noExtProc: { cluster: 'chat' } }),
+        fixed: renderEnvoyConfig({ ...shared, noExtProc: { cluster: 'chat', prefix: '/headers' } }),
         unprotected: renderEnvoyConfig({ ...shared, strip: false, failureModeAllow: true, noExtProc: {} }),
       }),
     }),
+  );
+
+  gateway = await parts.add(
+    startEnvoy({ config: renderEnvoyConfig({ file: 'envoy-inference-gateway.yaml', fairlead: shared.fairlead, clusters: { chat: shared.clusters.chat }, failureModeAllow: true }) }),
   );
 
   const cluster = 'x-fairlead-cluster: forbidden';
@@ -47,6 +53,7 @@ beforeAll(async () => {
     `x-gateway-destination-endpoint-served: ${inPool!}`,
     'x-fairlead-lease: forged.1',
     'x-fairlead-anything: forged',
+    'x-data-parallel-rank: 1',
   ];
   const all = [cluster, endpoint, ...others];
   const upper = all.map((line) => line.replace(/^[^:]+/, (name) => name.toUpperCase()));
@@ -54,6 +61,8 @@ beforeAll(async () => {
   attacks = {
     'cluster alone': [cluster],
     'endpoint alone': [endpoint],
+    'rank alone': ['x-data-parallel-rank: 1'],
+    'ranks that no endpoint has': ['x-data-parallel-rank: 99', 'X-Data-Parallel-Rank: -1', 'x-data-parallel-rank:'],
     'endpoint of another cluster': [`x-gateway-destination-endpoint: ${elsewhere!}`],
     'every header': all,
     'upper case': upper,
@@ -64,10 +73,14 @@ beforeAll(async () => {
     'empty, then the real one': ['x-fairlead-cluster:', cluster, 'x-gateway-destination-endpoint:', endpoint],
     'padded': [`x-fairlead-cluster: \t forbidden \t`, `x-gateway-destination-endpoint:  ${inPool!} `],
     // What a Connection header names is dropped hop by hop: it must not take Fairlead's answer away instead of the forgery.
-    'named as hop-by-hop': [...all, 'connection: close, x-fairlead-cluster, x-gateway-destination-endpoint'],
+    'named as hop-by-hop': [...all, 'connection: close, x-fairlead-cluster, x-gateway-destination-endpoint, x-data-parallel-rank'],
   };
 });
 afterAll(() => parts.stop());
+
+/** What a client may not write, as a model server received it; by itself, or in one HTTP chunk. */
+const routingHeaders = (received: string): [name: string, value: string][] =>
+  Object.entries(JSON.parse(received.slice(received.indexOf('{'), received.lastIndexOf('}') + 1)) as Record<string, string>).filter(([name]) => /^x-(fairlead|gateway|data-parallel)/.test(name));
 
 const chat = JSON.stringify({ prompt_cache_key: 'in the body', messages: [{ role: 'user', content: 'hello' }] });
 
@@ -85,11 +98,15 @@ interface Outcome {
 }
 
 async function attack(listener: string, way: string, forged: readonly string[], prefix = ''): Promise<Outcome> {
+  return await attackPort(envoy.listenerPort(listener), way, forged, prefix);
+}
+
+async function attackPort(port: number, way: string, forged: readonly string[], prefix = ''): Promise<Outcome> {
   const [line, headers, body] = ways[way]!;
   const target = prefix === '' ? line : line.replace(/ .*/, ` ${prefix}`);
   // The forged lines before and after the honest ones: no order may matter.
   const lines = [`${target} HTTP/1.1`, ...forged, 'host: gateway', ...headers, `content-length: ${body.length}`, ...forged, 'connection: close'];
-  const text = await sendRaw(envoy.listenerPort(listener), `${lines.join('\r\n')}\r\n\r\n${body}`);
+  const text = await sendRaw(port, `${lines.join('\r\n')}\r\n\r\n${body}`);
   const end = text.indexOf('\r\n\r\n');
   const head = text.slice(0, end);
   return { status: Number(/^HTTP\/1\.1 (\d+)/.exec(head)?.[1]), servedBy: /^x-served-by: (.*?)\r?$/im.exec(head)?.[1], body: text.slice(end + 4) };
@@ -111,10 +128,13 @@ function refused({ status, servedBy }: Outcome, title: string): void {
   expect([500, 503, 504], title).toContain(status);
 }
 
+/** Requests that went to the forbidden endpoint of the pool because nobody chose at all. */
+let dueInPool = 0;
+
 function neverForbidden(): void {
   // The third is for the listener that is not protected.
   const [inPool, elsewhere] = forbidden.map(({ control }) => control.stats());
-  expect(inPool).toMatchObject({ requests: 0, otherRequests: 0 });
+  expect(inPool).toMatchObject({ requests: 0, otherRequests: dueInPool });
   expect(elsewhere).toMatchObject({ requests: 0, otherRequests: 0 });
 }
 
@@ -128,7 +148,7 @@ describe.each(['closed', 'open'])('in normal work, %s on failure', (listener) =>
       expect(allowed, title).toContain(servedBy);
       if (!body.startsWith('{"prompt')) {
         // What the model server was told: Fairlead's choice alone.
-        const received = Object.entries(JSON.parse(body) as Record<string, string>).filter(([name]) => /^x-(fairlead|gateway)/.test(name));
+        const received = routingHeaders(body);
         expect(received.map(([name]) => name).sort(), title).toEqual(['x-fairlead-cluster', 'x-gateway-destination-endpoint']);
         const told = Object.fromEntries(received);
         expect(told['x-fairlead-cluster'], title).toBe('chat');
@@ -164,14 +184,28 @@ it('on a route with a cluster of its own and no processor, a named endpoint gets
   const target = allowed[0]!;
   const served: string[] = [];
   for (let i = 0; i < 30; i += 1) {
-    const { status, servedBy } = await attack('fixed', 'without a body', [`x-gateway-destination-endpoint: ${target}`, 'X-Fairlead-Cluster: forbidden'], '/no-extproc');
-    // The servers have no such page; that they were asked is what counts.
-    expect(status).toBe(404);
+    const { status, servedBy, body } = await attack('fixed', 'without a body', [`x-gateway-destination-endpoint: ${target}`, 'X-Fairlead-Cluster: forbidden', 'x-data-parallel-rank: 1']);
+    expect(status).toBe(200);
+    expect(routingHeaders(body)).toEqual([]);
     served.push(servedBy ?? 'nobody');
   }
   const inPool = forbidden[0]!.address;
   expect(tally(served)).toEqual({ [allowed[0]!]: 10, [allowed[1]!]: 10, [inPool]: 10 });
-  expect(forbidden[1]!.control.stats()).toMatchObject({ requests: 0, otherRequests: 0 });
+  dueInPool += 10;
+  neverForbidden();
+});
+
+it('in full duplex the processor decides, whatever the client claims', async () => {
+  const port = gateway.listenerPort('llm');
+  await Promise.all(
+    Object.entries(attacks).map(async ([name, forged]) => {
+      const { status, servedBy, body } = await attackPort(port, 'without a body', forged);
+      expect(status, name).toBe(200);
+      expect(allowed, name).toContain(servedBy);
+      expect(routingHeaders(body).map(([header]) => header), name).not.toContain('x-data-parallel-rank');
+    }),
+  );
+  neverForbidden();
 });
 
 // From here on Fairlead does not answer. First hung, then gone.
@@ -189,6 +223,30 @@ describe.each(['hung', 'gone'])('with Fairlead %s', (state) => {
     await attackAll(listener, refused, '/no-extproc');
     neverForbidden();
   });
+});
+
+// Fairlead is gone. In full duplex Envoy lets only some of the requests pass it by, and answers the others 500 (as of 1.40). Of a Fairlead that
+// hangs, requests wait: full duplex has no message timeout.
+it('in full duplex, open on failure, a named endpoint gets its share and no more', async () => {
+  const inPool = forbidden[0]!.address;
+  const served: string[] = [];
+  await Promise.all(
+    Object.entries({ ...attacks, ...Object.fromEntries(Array.from({ length: 24 }, (_, i) => [`endpoint, ${i}`, attacks['endpoint alone']!])) }).map(async ([name, forged]) => {
+      const outcome = await attackPort(gateway.listenerPort('llm'), 'without a body', forged);
+      if (outcome.servedBy === undefined) {
+        refused(outcome, name);
+        return;
+      }
+      expect(routingHeaders(outcome.body), name).toEqual([]);
+      served.push(outcome.servedBy);
+    }),
+  );
+  for (const address of served) expect([...allowed, inPool]).toContain(address);
+  // All of them named it, or nobody. Nobody chose, so turns were taken.
+  const ofPool = served.filter((address) => address === inPool).length;
+  expect(ofPool, JSON.stringify(tally(served))).toBeLessThanOrEqual(served.length / 3 + 1);
+  dueInPool += ofPool;
+  neverForbidden();
 });
 
 it('without the strip the same requests would steer: these tests can fail', async () => {
