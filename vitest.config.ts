@@ -15,18 +15,30 @@ export default defineConfig({
         test: {
           name: 'fast',
           include: ['src/**/*.test.ts', 'sim/**/*.test.ts', 'demo/**/*.test.ts', 'test/{contract,property}/**/*.test.ts'],
+          maxWorkers: 2,
           sequence: { groupOrder: 0 },
         },
       },
       {
         extends: true,
         test: {
-          name: 'slow',
-          include: ['test/{integration,e2e}/**/*.test.ts'],
+          name: 'integration',
+          include: ['test/integration/**/*.test.ts'],
+          // They mostly wait.
+          maxWorkers: 2,
+          testTimeout: 120_000,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'e2e',
+          include: ['test/e2e/**/*.test.ts'],
           fileParallelism: false,
           maxWorkers: 1,
           testTimeout: 120_000,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
         },
       },
     ],
