@@ -9,6 +9,8 @@ export interface TlsPaths {
   readonly keyFile: string;
   /** Who signs clients' certificates; absent: clients need none. */
   readonly clientCaFile?: string | undefined;
+  /** How often the files are read again, in ms; default 5000. Their contents count: a link that is switched, as in Kubernetes volumes, changes no file. */
+  readonly pollMs?: number | undefined;
 }
 
 interface PemFiles {
@@ -26,8 +28,7 @@ export interface TlsContents extends PemFiles {
 /** What became of changed files. */
 export type TlsReload = { readonly ok: true; readonly validTo: Date } | { readonly ok: false; readonly error: Error };
 
-/** How often the files are read again, in ms. Their contents count: a link that is switched, as in Kubernetes volumes, changes no file. */
-const pollMs = 5_000;
+const pollMsDefault = 5_000;
 
 /** Certificate, key and client CA of a server, read again when they change. */
 export class TlsFiles {
@@ -63,7 +64,7 @@ export class TlsFiles {
   /** Looks for changes from now on; `onChange` is called with each new contents. */
   watch(onChange: (contents: TlsContents) => void): void {
     this.#listeners.add(onChange);
-    this.#timer ??= setInterval(() => void this.reload(), pollMs).unref();
+    this.#timer ??= setInterval(() => void this.reload(), this.#paths.pollMs ?? pollMsDefault).unref();
   }
 
   close(): void {

@@ -125,7 +125,7 @@ describe.each(['lean', 'http2', 'grpc-js'] as const)('the gRPC server on %s', (t
       };
       await put('server');
       const reloads: TlsReload[] = [];
-      const server = await serve({ tls: { certFile, keyFile }, onTlsReload: (outcome) => reloads.push(outcome) });
+      const server = await serve({ tls: { certFile, keyFile, pollMs: 200 }, onTlsReload: (outcome) => reloads.push(outcome) });
       const shown = (): Promise<string> =>
         new Promise((resolve, reject) => {
           const socket = tls.connect({ port: server.port, host: '127.0.0.1', ca: pem('ours.crt'), ALPNProtocols: ['h2'] }, () => {
