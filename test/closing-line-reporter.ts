@@ -18,7 +18,7 @@ export default class ClosingLineReporter implements Reporter {
     }
     // Written last, after the default reporter's own summary.
     process.once('exit', () => {
-      process.stdout.write(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}\n`);
+      process.stdout.write(`\n${skipped > 0 ? `${skipped} skipped\n` : ''}${passed} passed, ${failed} failed\n`);
     });
   }
 }
