@@ -579,17 +579,18 @@ export class HealthWatch {
   /** Looks at who waits longest on each endpoint, and how many with him. */
   #findLateAndStalled(nowMs: number): void {
     const waiting = new Map<FleetEndpoint, { readonly oldest: Expected; streamed: Expected[] }>();
-    for (const expected of this.#expected.values()) {
+    this.#expected.visit((expected) => {
       // In order of start, but for decisions that were made again.
-      if (nowMs - expected.startedMs < slowExcessMsMin) break;
+      if (nowMs - expected.startedMs < slowExcessMsMin) return false;
       const { endpoint, pool, streams, token } = expected;
-      if (streams === false || token !== undefined) continue;
+      if (streams === false || token !== undefined) return true;
       const settings = this.#of(pool);
-      if (settings?.slow === undefined || !settings.observesFirstToken) continue;
+      if (settings?.slow === undefined || !settings.observesFirstToken) return true;
       const there = waiting.get(endpoint) ?? { oldest: expected, streamed: [] };
       if (streams === true || this.#streams(pool)) there.streamed.push(expected);
       waiting.set(endpoint, there);
-    }
+      return true;
+    });
     for (const { oldest, streamed } of waiting.values()) {
       this.#findLate(streamed, nowMs);
       this.#findStalled(oldest, nowMs);
