@@ -142,6 +142,9 @@ export function serveConnection(settings: Partial<ConnectionSettings> = {}): Ser
     messageBytesMax: 1 << 20,
     limits: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
     resetLimit: 'none',
+    onError: (error) => {
+      throw error;
+    },
     ...settings,
   });
   return { socket, connection, calls, give: (...parts) => void socket.emit('data', Buffer.concat(parts)) };

@@ -105,6 +105,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     messageBytesMax: options.messageBytesMax,
     connections: { ...connectionDefaults, ...options.connections },
     resetLimit: resetLimit === 'auto' ? (isTrusted ? 'none' : 'guard') : resetLimit,
+    onError: (error) => events.failed(error),
   }).catch((error: unknown) => {
     tls?.close();
     const cause = error instanceof Error ? error.message : String(error);

@@ -55,6 +55,8 @@ export interface TransportOptions {
   readonly messageBytesMax: number;
   readonly connections: ConnectionLimits;
   readonly resetLimit: ResetLimit;
+  /** Told of a bug of the transport's own, which ended no more than a connection. */
+  readonly onError: (error: unknown) => void;
 }
 
 /** A gRPC server, whatever it is made of. */

@@ -79,6 +79,9 @@ export async function serveTransport(start: StartTransport, options: Partial<Tra
     messageBytesMax,
     connections: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
     resetLimit: 'none',
+    onError: (error) => {
+      throw error;
+    },
     ...options,
     services: {
       openProcess,

@@ -26,6 +26,9 @@ describe.each(['lean', 'http2'] as const)('a call that is over on %s', (name) =>
       messageBytesMax,
       connections: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
       resetLimit: 'none',
+      onError: (error) => {
+        throw error;
+      },
       services: {
         openProcess: (call) => ({
           onMessage: () => {

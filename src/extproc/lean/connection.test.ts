@@ -455,3 +455,17 @@ describe('leaving', () => {
     });
   });
 });
+
+describe('a bug of ours', () => {
+  it('ends its connection, and is told', async () => {
+    const bug = new Error('bug');
+    const told: unknown[] = [];
+    const fails = (): never => {
+      throw bug;
+    };
+    const served = await begun({ methods: new Map([[echoPath, { decode: fails, encode: fails, open: fails }]]), onError: (error) => told.push(error) });
+    served.give(openFrame(1));
+    expect(await endOf(served)).toBe(ErrorCode.INTERNAL_ERROR);
+    expect(told).toEqual([bug]);
+  });
+});

@@ -52,6 +52,8 @@ export interface ConnectionSettings {
   readonly messageBytesMax: number;
   readonly limits: ConnectionLimits;
   readonly resetLimit: ResetLimit;
+  /** Told of a bug of ours, which ended one connection. */
+  readonly onError: (error: unknown) => void;
 }
 
 /** One client's connection, server side (RFC 9113): its frames, its calls, and how it ends. */
@@ -422,8 +424,8 @@ export class Connection implements FrameSink, CallCarrier {
         this.#close(error.code);
       } else {
         // A bug of ours: it ends this connection, not all of them.
-        process.emitWarning(error instanceof Error ? error : String(error));
         this.#close(ErrorCode.INTERNAL_ERROR);
+        this.#settings.onError(error);
       }
     } finally {
       this.#isReading = false;

@@ -17,6 +17,7 @@ export async function startLeanTransport(options: TransportOptions): Promise<Grp
     messageBytesMax: options.messageBytesMax,
     limits: options.connections,
     resetLimit: options.resetLimit,
+    onError: options.onError,
   };
   const connections = new Set<Connection>();
   let isDraining = false;
