@@ -183,6 +183,7 @@ function routedTo(pool: RoutedPool): Routed {
     account,
     promptTokens: 1,
     uncachedTokens: 1,
+    streams: undefined,
     needsPlace: false,
     decisionMs: 0,
     chance: { draw: 0, sequences: [] },

@@ -15,6 +15,8 @@ export interface BenchCase {
   readonly baselineMode: Extract<BodyMode, 'NONE' | 'BUFFERED'>;
   readonly policy: string;
   readonly endpoints: number;
+  /** Whether first tokens are noticed; absent: as the policy has it. */
+  readonly firstToken?: boolean;
   readonly requests: RequestShape;
   /** Whether latency is measured too. */
   readonly latency: boolean;
@@ -48,21 +50,25 @@ function toCase(name: string, about: string, rest: Omit<BenchCase, 'name' | 'abo
   return { name, about, ...rest, latency: latencyNames.has(name), quick: quickNames.has(name) };
 }
 
+/** Headers only, as the baselines: nothing is asked of the response either, unless the case is about that. */
 const headerShape: RequestShape = { bodyBytes: 4 * kilobyte, session: 'header', variants: 256 };
 const header = (policy: string, endpoints: number): Omit<BenchCase, 'name' | 'about' | 'latency' | 'quick'> => ({
   mode: 'NONE',
   baselineMode: 'NONE',
   policy,
   endpoints,
+  firstToken: false,
   requests: headerShape,
 });
+const fourKilobytes: RequestShape = { bodyBytes: 4 * kilobyte, session: 'none', variants: 64 };
 
 /** All cases, in the order in which they run. */
 export const cases: readonly BenchCase[] = [
-  toCase('header', 'session in a header, body not seen', header('sticky', 5)),
-  toCase('header-1000', 'the same, 1000 endpoints', header('sticky', 1_000)),
-  toCase('header-session-affinity', 'the same, session-affinity', header('session-affinity', 5)),
-  toCase('header-round-robin', 'the same, round-robin', header('round-robin', 5)),
+  toCase('header', 'session in a header; headers only', header('sticky', 5)),
+  toCase('header-first-token', 'the same, and the first token noticed', { ...header('sticky', 5), firstToken: true }),
+  toCase('header-1000', 'session in a header, 1000 endpoints', header('sticky', 1_000)),
+  toCase('header-session-affinity', 'session in a header, session-affinity', header('session-affinity', 5)),
+  toCase('header-round-robin', 'session in a header, round-robin', header('round-robin', 5)),
   ...sizes.map(([label, bodyBytes, variants]) =>
     toCase(`buffered-${label}`, `${label} body, by its prefix, BUFFERED`, {
       mode: 'BUFFERED',
@@ -77,7 +83,14 @@ export const cases: readonly BenchCase[] = [
     baselineMode: 'BUFFERED',
     policy: 'sticky',
     endpoints: 1_000,
-    requests: { bodyBytes: 4 * kilobyte, session: 'none', variants: 64 },
+    requests: fourKilobytes,
+  }),
+  toCase('buffered-4k-stream', '4k body that asks for a stream, whose first token is noticed', {
+    mode: 'BUFFERED',
+    baselineMode: 'BUFFERED',
+    policy: 'sticky',
+    endpoints: 5,
+    requests: { ...fourKilobytes, stream: true },
   }),
   toCase('buffered-4k-session-affinity', '4k body, by the session in it', {
     mode: 'BUFFERED',
@@ -91,7 +104,7 @@ export const cases: readonly BenchCase[] = [
     baselineMode: 'BUFFERED',
     policy: 'sticky',
     endpoints: 5,
-    requests: { bodyBytes: 4 * kilobyte, session: 'none', variants: 64 },
+    requests: fourKilobytes,
   }),
   ...sizes.map(([label, bodyBytes, variants]) =>
     toCase(`duplex-${label}`, `${label} body, by its prefix, FULL_DUPLEX both ways`, {

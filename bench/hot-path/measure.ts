@@ -89,7 +89,7 @@ export async function measureCase(benchCase: BenchCase, bench: Bench): Promise<C
   try {
     const contestants: Contestant[] = [];
     for (const name of bench.processors) {
-      const start: ProcessorStart = { ...bench, policy: benchCase.policy, endpoints, headersOnly: benchCase.baselineMode === 'NONE' };
+      const start: ProcessorStart = { ...bench, policy: benchCase.policy, firstToken: benchCase.firstToken, endpoints, headersOnly: benchCase.baselineMode === 'NONE' };
       const processor = await startProcessor(name, start);
       started.push(processor);
       const gateway = await startGateway(processor, benchCase, endpoints);

@@ -26,6 +26,8 @@ export interface Processor {
 export interface ProcessorStart {
   /** Name of the preset that Fairlead decides by. */
   readonly policy: string;
+  /** Whether Fairlead notices first tokens; absent: as the policy has it. */
+  readonly firstToken?: boolean | undefined;
   /** `ip:port` of the pool's endpoints; a baseline names the first of them in every answer. */
   readonly endpoints: readonly string[];
   /** Whether a baseline answers on the headers, without a body. */
@@ -65,7 +67,7 @@ export async function startProcessor(name: ProcessorName, start: ProcessorStart)
 
 /** A Fairlead as it is measured: one pool, a preset, its state in Redis. `nodeOptions`: for its Node. */
 export function startMeasuredFairlead(
-  { policy, endpoints, redisUrl }: Pick<ProcessorStart, 'policy' | 'endpoints' | 'redisUrl'>,
+  { policy, endpoints, firstToken, redisUrl }: Pick<ProcessorStart, 'policy' | 'endpoints' | 'firstToken' | 'redisUrl'>,
   nodeOptions: readonly string[],
   transport?: string,
 ): Promise<FairleadProcess> {
@@ -73,7 +75,15 @@ export function startMeasuredFairlead(
     listen: { grpc: '127.0.0.1:0', admin: '127.0.0.1:0', ...(transport !== undefined && { transport }) },
     state: { kind: 'redis', url: redisUrl },
     affinity: { secret: 'of the benchmark' },
-    pools: [{ name: 'chat', cluster: clusterName, policy: { preset: policy }, endpoints: endpoints.map((address) => ({ address })) }],
+    pools: [
+      {
+        name: 'chat',
+        cluster: clusterName,
+        policy: { preset: policy },
+        ...(firstToken !== undefined && { observe: { firstToken } }),
+        endpoints: endpoints.map((address) => ({ address })),
+      },
+    ],
   };
   return startFairlead(config, nodeOptions);
 }

@@ -14,6 +14,8 @@ export interface RequestShape {
   /** Size of the body, exactly. */
   readonly bodyBytes: number;
   readonly session: SessionSource;
+  /** Whether a stream is asked for. */
+  readonly stream?: boolean;
   /** Different prompts, or sessions. */
   readonly variants: number;
 }
@@ -43,13 +45,13 @@ export function makeRequests(shape: RequestShape): RequestTemplate[] {
 
 const sessionName = (variant: number): string => `session-${variant}`;
 
-function makeBody({ bodyBytes, session }: RequestShape, variant: number): string {
+function makeBody({ bodyBytes, session, stream = false }: RequestShape, variant: number): string {
   const prose = new Prose(variant + 1);
   const messages: { role: string; content: string }[] = [{ role: 'system', content: 'You answer pilots in short sentences.' }];
   const request = {
     model: 'bench-model',
     messages,
-    stream: false,
+    stream,
     max_tokens: 256,
     ...(session === 'body' && { prompt_cache_key: sessionName(variant) }),
   };

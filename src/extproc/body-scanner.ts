@@ -319,6 +319,11 @@ export class BodyScanner {
     return this.#prefix?.hashes ?? NO_HASHES;
   }
 
+  /** Whether the plan has that path. */
+  looksFor(path: string): boolean {
+    return this.#plan.idByPath.has(path);
+  }
+
   /**
    * A scalar found at one of the plan's paths. Absent (`undefined`) are: null, objects, arrays, strings longer than 1024 bytes,
    * strings that are not valid Unicode, numbers beyond a double's range, and fields seen more than once (themselves or an object on

@@ -320,6 +320,16 @@ describe('toFacts', () => {
     expect(reader.toFacts(headers, undefined, scan('{"stream":"yes"}', headers, needs('stream')), undefined).stream).toBeUndefined();
   });
 
+  it.each<[string, string, FactNeed, boolean | undefined]>([
+    ['is asked for unless the body says so', '{"messages":[]}', 'stream', false],
+    ['is asked for by null', '{"stream":null}', 'stream', false],
+    ['is known of in a body that is not through', '{"messages":[', 'stream', undefined],
+    ['is known of where it was not looked for', '{"messages":[]}', 'maxTokens', undefined],
+  ])('no stream %s', (_title, text, need, stream) => {
+    const headers = read([]);
+    expect(reader.toFacts(headers, undefined, scan(text, headers, needs(need)), undefined).stream).toBe(stream);
+  });
+
   it('passes the subset on', () => {
     const subset = new Set(['10.0.0.1:80']);
     expect(reader.toFacts(read([]), subset, undefined, undefined).subset).toBe(subset);

@@ -194,26 +194,26 @@ export class FactReader {
     };
   }
 
-  /** The scan that finds what headers left open. Equal needs give the identical plan. */
-  planScan(headers: HeaderFacts, missing: ReadonlySet<FactNeed>, measurePrompt: boolean): ScanPlan {
+  /** The scan that finds what headers left open; `looksForStream`: and whether a stream is asked for. Equal needs give the identical plan. */
+  planScan(headers: HeaderFacts, missing: ReadonlySet<FactNeed>, measurePrompt: boolean, looksForStream = missing.has('stream')): ScanPlan {
     const inBody = namedFacts.filter((fact) => (fact === 'tenant' || missing.has(fact)) && this.needsBody(fact, headers));
     // A bit for each need.
     let needs = measurePrompt ? 1 : 0;
-    if (missing.has('stream')) needs |= 2;
+    if (looksForStream) needs |= 2;
     if (missing.has('maxTokens')) needs |= 4;
     if (missing.has('prefix')) needs |= 8;
     for (const fact of inBody) needs |= 16 << namedFacts.indexOf(fact);
     let plans = this.#plans.get(headers.promptFields);
     if (plans === undefined) this.#plans.set(headers.promptFields, (plans = new Map<number, ScanPlan>()));
     let plan = plans.get(needs);
-    if (plan === undefined) plans.set(needs, (plan = this.#makePlan(inBody, headers.promptFields, missing, measurePrompt)));
+    if (plan === undefined) plans.set(needs, (plan = this.#makePlan(inBody, headers.promptFields, missing, measurePrompt, looksForStream)));
     return plan;
   }
 
-  #makePlan(inBody: readonly NamedFact[], prompt: readonly string[], missing: ReadonlySet<FactNeed>, measurePrompt: boolean): ScanPlan {
+  #makePlan(inBody: readonly NamedFact[], prompt: readonly string[], missing: ReadonlySet<FactNeed>, measurePrompt: boolean, looksForStream: boolean): ScanPlan {
     const lists = inBody.map((fact) => [...new Set(this.#sources[fact].flatMap((source) => ('body' in source ? [source.body] : [])))]);
     const fields = lists.flat();
-    if (missing.has('stream')) fields.push('stream');
+    if (looksForStream) fields.push('stream');
     if (missing.has('maxTokens')) fields.push(...maxTokensFields);
     const prefix = missing.has('prefix');
     return {
@@ -252,7 +252,7 @@ export class FactReader {
       tenant: this.#find('tenant', headers, body),
       promptTokens: bytes === undefined ? undefined : Math.ceil(bytes / bytesPerToken),
       maxTokens: maxTokensFields.map((field) => body?.field(field)).find((value) => typeof value === 'number'),
-      stream: toFlag(body?.field('stream')),
+      stream: body === undefined ? undefined : readStream(body),
       prefixHashes: body?.prefixHashes ?? [],
       subset,
       headers: this.#toAsked(headers),
@@ -366,8 +366,11 @@ function hashHeaders(names: readonly string[], values: ReadonlyMap<string, strin
   return text.length > hashedCharsMax ? undefined : `hash:${hash('sha256', text, 'base64url')}`;
 }
 
-function toFlag(value: string | number | boolean | undefined): boolean | undefined {
-  return typeof value === 'boolean' ? value : undefined;
+/** Whether a stream is asked for. In the APIs whose bodies are read none is unless they say so. Undefined: not looked for, or not found yet. */
+function readStream(body: BodyScanner): boolean | undefined {
+  const value = body.field('stream');
+  if (value !== undefined) return typeof value === 'boolean' ? value : undefined;
+  return body.status === 'done' && body.looksFor('stream') ? false : undefined;
 }
 
 function unusableBecause(values: ReadonlyMap<string, string>): HeaderFacts['bodyUnusable'] {

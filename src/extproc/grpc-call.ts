@@ -6,7 +6,7 @@ import type { Encoded } from './wire/writer.ts';
 // How a gRPC call looks in HTTP/2: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 /** A call as a service sees it, on whatever carries it. */
-export interface GrpcCall<Response> extends Pick<ProcessCall, 'end' | 'fail' | 'peer'> {
+export interface GrpcCall<Response> extends Pick<ProcessCall, 'end' | 'fail' | 'peer' | 'onceRead'> {
   readonly isUnheard: boolean;
   send(response: Response): void;
   /** Ends the call with any gRPC status. */

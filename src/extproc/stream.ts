@@ -36,6 +36,14 @@ export interface ProcessCall {
   readonly isUnheard?: boolean;
   /** Shared by the streams of one connection; absent: each stands for itself. */
   readonly peer?: StreamPeer | undefined;
+  /** Tells, once, when all that came together with the current message was read; answers have not left by then. Absent: nobody knows. */
+  onceRead?(reader: BatchReader): void;
+}
+
+/** Waits for the end of what came at once. */
+export interface BatchReader {
+  /** All of it was read. Never throws. */
+  onRead(): void;
 }
 
 /** What the streams of one connection found out about its Envoy. */
@@ -99,7 +107,7 @@ class ProtocolError extends Error {}
  * observability mode there are none), and the call is never ended with OK before the final answer, since Envoy reads that
  * as "go on without me".
  */
-export class ProcessStream {
+export class ProcessStream implements BatchReader {
   readonly #context: StreamContext;
   readonly #call: ProcessCall;
   readonly #onClosed: (() => void) | undefined;
@@ -145,6 +153,8 @@ export class ProcessStream {
   #kept: (() => ProcessingResponse)[] | undefined;
 
   #awaitsFirstToken = false;
+  /** Envoy has not given up before the answer to the body left. */
+  #isHeard = false;
   /** Something of the response came. */
   #responseSeen = false;
   #firstTokenSeen = false;
@@ -344,7 +354,9 @@ export class ProcessStream {
     if (headers === undefined || headers.bodyUnusable !== undefined) return;
     // Measuring the prompt takes a scan to the end: only where the end is at hand, since an early answer is worth more.
     const measure = (this.#missing.has('promptTokens') && wholeBodyComes) || this.#missing.has('measuredPrompt');
-    this.#scanner = new BodyScanner(this.#context.reader.planScan(headers, this.#missing, measure));
+    // Whether the response's first chunk is worth its way here: see #leaveUnlessStreamed.
+    const looksForStream = this.#missing.has('stream') || (wholeBodyComes && this.#mayOverride && this.#observesFirstToken());
+    this.#scanner = new BodyScanner(this.#context.reader.planScan(headers, this.#missing, measure, looksForStream));
   }
 
   #hold(deadlineMs: number): void {
@@ -430,6 +442,7 @@ export class ProcessStream {
     this.#isUntold = false;
     if (routed.model === undefined || body.length === 0) {
       this.#send(() => writer.routedBody(this.#routed ?? routed));
+      this.#leaveUnlessStreamed();
       return;
     }
     if (mode === BodySendMode.STREAMED) {
@@ -446,6 +459,28 @@ export class ProcessStream {
     this.#send(() =>
       rewritten === body ? writer.routedBody(this.#routed ?? routed) : writer.routedWithBody(this.#routed ?? routed, rewritten, declaresLength),
     );
+    this.#leaveUnlessStreamed();
+  }
+
+  /**
+   * The response's first chunk was asked for before the body could tell that it will be all of the answer: then it tells no more than the access
+   * log does, and need not wait for a word of ours. Once the answer to the body has left, Envoy goes on alone.
+   */
+  #leaveUnlessStreamed(): void {
+    if (!this.#mayLeave()) return;
+    if (this.#call.onceRead === undefined) setImmediate(() => this.onRead());
+    else this.#call.onceRead(this);
+  }
+
+  #mayLeave(): boolean {
+    return this.#routed?.streams === false && this.#awaitsFirstToken && this.#responseHeaders.length === 0 && this.#kept === undefined;
+  }
+
+  /** Had Envoy given up meanwhile, it would have been read by now. */
+  onRead(): void {
+    if (this.#closed || this.#responseSeen || !this.#mayLeave()) return;
+    this.#isHeard = true;
+    this.#catching(() => this.#letGo());
   }
 
   #onStreamedBody(body: Buffer, endOfStream: boolean): void {
@@ -867,7 +902,7 @@ export class ProcessStream {
    * say; or Envoy's message timeout passed before it read the answer, and then its access log names no lease.
    */
   #isUnproven(): boolean {
-    if (this.#responseSeen) return false;
+    if (this.#responseSeen || this.#isHeard) return false;
     // Other clients than Envoy end their side with what they ask, and read the answer all the same: so no more than a doubt.
     if (this.#call.isUnheard === true) return true;
     if (!this.#peer.honoursOverrides) return false;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { FleetEndpoint } from './endpoint.ts';
 import { FleetPool } from './fleet-view.ts';
-import { type PromptSize, Reservations } from './reservations.ts';
+import { Reservations, type RequestSize } from './reservations.ts';
 
 const pool = (): FleetPool =>
   new FleetPool({ name: 'chat', endpoints: ['10.0.0.1:80', '10.0.0.2:80'].map((address) => ({ address, weight: 1, labels: {}, requestsMax: undefined })) });
@@ -13,7 +13,7 @@ function setUp(): { reservations: Reservations; chat: FleetPool; first: FleetEnd
 
 /** `[requests, prompt tokens, requests waiting, uncached tokens waiting, in line]`. */
 const load = ({ own, line }: FleetEndpoint): number[] => [own.requests, own.promptTokens, own.requestsWaiting, own.uncachedTokensWaiting, line.length];
-const size = (promptTokens: number, uncachedTokens = promptTokens): PromptSize => ({ promptTokens, uncachedTokens });
+const size = (promptTokens: number, uncachedTokens = promptTokens): RequestSize => ({ promptTokens, uncachedTokens });
 /** When the clock does not matter. */
 const anytimeMs = 50;
 
@@ -56,6 +56,19 @@ describe('Reservations', () => {
     reservations.release('a.1', anytimeMs);
     expect(load(first)).toEqual([0, 0, 0, 0, 0]);
     expect(reservations.firstToken('a.1', anytimeMs)).toBeUndefined();
+    expect(load(first)).toEqual([0, 0, 0, 0, 0]);
+  });
+
+  it.each([
+    ['in one piece', false, true, 40],
+    ['as a stream, whose first token went by unseen', true, true, 0],
+    ['nobody knows how', undefined, true, 0],
+    ['not at all', false, false, 0],
+  ])('what was answered %s has or has not been served with its end', (_title, streams, answered, servedInMs) => {
+    const { reservations, chat, first } = setUp();
+    reservations.reserve('a.1', chat, first, { ...size(100), streams }, 10);
+    reservations.release('a.1', 50, answered);
+    expect(first.line.servedInMs).toBe(servedInMs);
     expect(load(first)).toEqual([0, 0, 0, 0, 0]);
   });
 

@@ -18,6 +18,8 @@ export interface Reservation {
   /** When it was last heard to go on; its start, if it never was. */
   readonly aliveMs: number;
   readonly phase: ReservationPhase;
+  /** Whether its answer comes as a stream of tokens; undefined: not known. */
+  readonly streams: boolean | undefined;
 }
 
 type MutableReservation = { -readonly [K in keyof Reservation]: Reservation[K] } & {
@@ -25,10 +27,12 @@ type MutableReservation = { -readonly [K in keyof Reservation]: Reservation[K] }
   aside: boolean;
 };
 
-/** What a request's prompt counts for. */
-export interface PromptSize {
+/** What a request counts for. */
+export interface RequestSize {
   readonly promptTokens: number;
   readonly uncachedTokens: number;
+  /** As in {@link Reservation}. */
+  readonly streams?: boolean | undefined;
 }
 
 /** This router's own name in an endpoint's line; no other router can have it. */
@@ -60,7 +64,7 @@ export class Reservations {
   }
 
   /** Counts a request on an endpoint. A lease already held moves there instead, keeping its start and its place. */
-  reserve(lease: string, pool: FleetPool, endpoint: FleetEndpoint, { promptTokens, uncachedTokens }: PromptSize, nowMs: number): Reservation {
+  reserve(lease: string, pool: FleetPool, endpoint: FleetEndpoint, { promptTokens, uncachedTokens, streams }: RequestSize, nowMs: number): Reservation {
     const held = this.#byLease.get(lease);
     if (held !== undefined) {
       if (!held.aside) this.#uncount(held, nowMs);
@@ -69,10 +73,11 @@ export class Reservations {
       held.endpoint = endpoint;
       held.promptTokens = promptTokens;
       held.uncachedTokens = uncachedTokens;
+      held.streams = streams;
       this.#count(held, nowMs);
       return held;
     }
-    const made: MutableReservation = { lease, pool, endpoint, promptTokens, uncachedTokens, startedMs: nowMs, aliveMs: nowMs, phase: 'waiting', aside: false };
+    const made: MutableReservation = { lease, pool, endpoint, promptTokens, uncachedTokens, startedMs: nowMs, aliveMs: nowMs, phase: 'waiting', streams, aside: false };
     this.#byLease.set(lease, made);
     this.#count(made, nowMs);
     return made;
@@ -87,12 +92,13 @@ export class Reservations {
     return held;
   }
 
-  /** The request is over. Returns the reservation the first time, undefined ever after. */
-  release(lease: string, nowMs: number): Reservation | undefined {
+  /** The request is over; `answered`: in full. Returns the reservation the first time, undefined ever after. */
+  release(lease: string, nowMs: number, answered = false): Reservation | undefined {
     const held = this.#byLease.get(lease);
     if (held === undefined) return undefined;
     this.#byLease.delete(lease);
-    if (!held.aside) this.#uncount(held, nowMs);
+    // An answer in one piece has its first token with its last.
+    if (!held.aside) this.#uncount(held, nowMs, answered && held.streams === false);
     return held;
   }
 
@@ -123,11 +129,11 @@ export class Reservations {
     endpoint.line.join(self, uncachedTokens, nowMs);
   }
 
-  #uncount(held: MutableReservation, nowMs: number): void {
+  #uncount(held: MutableReservation, nowMs: number, served = false): void {
     const { own } = held.endpoint;
     own.requests -= 1;
     own.promptTokens -= held.promptTokens;
-    if (held.phase === 'waiting') this.#leaveLine(held, nowMs, false);
+    if (held.phase === 'waiting') this.#leaveLine(held, nowMs, served);
   }
 
   #leaveLine({ endpoint, uncachedTokens }: MutableReservation, nowMs: number, served: boolean): void {

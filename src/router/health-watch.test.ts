@@ -524,9 +524,8 @@ describe('a slow endpoint', () => {
       [3, 'ready'],
     ])('takes those that wait for streamed, where the last %i of the pool were', (streamed, state) => {
       for (let i = 0; i < 20; i += 1) bench.request(two, 60);
-      const plain = bench.send(two, { streams: false });
-      bench.token(plain);
-      bench.end(plain);
+      // Its first token is not noticed: nobody asks for it.
+      bench.end(bench.send(two, { streams: false }));
       for (let i = 0; i < streamed - 1; i += 1) bench.request(two, 60);
       const first = bench.send(one, {});
       bench.send(one, {});

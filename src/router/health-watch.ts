@@ -228,6 +228,8 @@ export class HealthWatch {
   dispatched({ lease, pool, endpoint, startedMs }: Reservation, streams: boolean | undefined): void {
     endpoint.health.breaker.dispatched(lease);
     if (this.#of(pool)?.slow === undefined) return;
+    // Of an answer in one piece no first token is noticed that could say so.
+    if (streams === false) this.#streamedInARow.set(pool.name, 0);
     // What waits there counts this request too by now.
     const ms = baseMs + expectedTtftMs(endpoint, 0, tokensPerMsDefault, this.#options.clock.nowMs());
     this.#expected.set(lease, { pool, endpoint, ms, startedMs, streams, token: undefined });

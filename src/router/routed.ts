@@ -23,6 +23,8 @@ export interface Routed {
   readonly promptTokens: number;
   /** Of them, those that the endpoint is not believed to have cached. */
   readonly uncachedTokens: number;
+  /** Whether the client asked for a stream of tokens; undefined: not known. */
+  readonly streams: boolean | undefined;
   /**
    * The endpoint has an exact limit over all routers, and no place on it was taken yet: `Router.secure` has to agree before the answer
    * goes out.

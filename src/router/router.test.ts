@@ -733,6 +733,18 @@ describe('a request that goes on for long', () => {
   });
 });
 
+describe('first tokens that never come', () => {
+  it.each([
+    ['are missed where a stream was asked for', true, 1],
+    ['are missed where nobody knows', undefined, 1],
+    ['are not missed of answers in one piece', false, 0],
+  ])('%s', (_title, stream, times) => {
+    const noticing = bench(oneByOne.replace('policy:', 'observe: { firstToken: true }, policy:'));
+    for (let i = 0; i < 60; i += 1) noticing.router.observe(noticing.route({ stream }).lease, finished);
+    expect(noticing.names().filter((name) => name === 'noFirstToken')).toHaveLength(times);
+  });
+});
+
 describe('a bug in a policy', () => {
   const withPicker = (run: Picker): Bench => {
     const { table } = compiled(oneByOne);

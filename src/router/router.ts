@@ -228,6 +228,7 @@ export class Router {
         decision,
         promptTokens,
         uncachedTokens,
+        streams: facts.stream,
         needsPlace,
         decisionMs: clock.nowMs() - nowMs,
         chance,
@@ -364,14 +365,15 @@ export class Router {
     }
     this.#leavePlace(lease);
     const nowMs = this.#options.clock.nowMs();
-    const held = this.#reservations.release(lease, nowMs);
+    const held = this.#reservations.release(lease, nowMs, completion.ending === 'finished');
     if (completion.signal === 'access-log' || completion.signal === 'response-phases') this.#completionsSeen = true;
     if (held === undefined) {
       this.#options.events.unknownLease();
       return;
     }
     if (completion.ending === 'finished') this.#duration.learn(nowMs - held.startedMs);
-    if (completion.ending === 'finished' && held.phase === 'waiting') {
+    // Of an answer in one piece no first token is noticed.
+    if (completion.ending === 'finished' && held.phase === 'waiting' && held.streams !== false) {
       const missed = this.#firstTokens.missed(held.pool.name);
       if (missed !== undefined) this.#options.events.noFirstToken(held.pool.name, missed);
     }

@@ -53,6 +53,7 @@ function routedTo(address: string, { name = 'chat', reason = 'affinity-home', fi
     isFallback: false,
     promptTokens: 100,
     uncachedTokens: 100,
+    streams: undefined,
     needsPlace: false,
     decisionMs: 0.02,
     chance: { draw: 0, sequences: [] },

@@ -187,7 +187,7 @@ export function createMetrics({ fleet, table: firstTable, version, snapshotAgeMs
   );
   const firstToken = histogram<EndpointLabel>(
     'fairlead_time_to_first_token_seconds',
-    'From the decision to the first piece of the response body, in pools that observe it.',
+    'From the decision to the first piece of the response body, in pools that observe it; answers in one piece are left out where the body told so.',
     firstTokenBounds,
   );
   const firstByte = histogram<EndpointLabel>(

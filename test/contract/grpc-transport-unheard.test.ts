@@ -91,3 +91,71 @@ describe.each(['lean', 'http2'] as const)('a call that is over on %s', (name) =>
     session.destroy();
   });
 });
+
+describe('the end of what came at once, on lean', () => {
+  let transport: GrpcTransport | undefined;
+  afterEach(() => transport?.destroy());
+
+  /** Serves calls that end themselves once all was read that came along with their message; tells what happens. */
+  async function serve(): Promise<{ port: number; happened: string[] }> {
+    const happened: string[] = [];
+    transport = await startTransport.lean({
+      address: '127.0.0.1:0',
+      socketMode: 0o660,
+      tls: undefined,
+      messageBytesMax,
+      connections: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
+      resetLimit: 'none',
+      onError: (error) => {
+        throw error;
+      },
+      services: {
+        openProcess: (call) => ({
+          onMessage: () => {
+            happened.push('message');
+            call.send({ request_body: {} });
+            call.onceRead?.({
+              onRead: () => {
+                happened.push('read');
+                call.end();
+              },
+            });
+          },
+          onEnd: () => void happened.push('end'),
+          onCancelled: () => void happened.push('cancelled'),
+        }),
+        openAccessLog: () => ({ onMessage: () => undefined, onEnd: () => undefined, onCancelled: () => undefined }),
+        addTo: () => undefined,
+      },
+    });
+    return { port: transport.port, happened };
+  }
+
+  it('comes after all messages, and what is ended then leaves with its answer', async () => {
+    const { port, happened } = await serve();
+    const connection = new RawConnection(port);
+    connection.socket.cork();
+    connection.open(1, headersFrame());
+    connection.open(3, headersFrame());
+    connection.socket.uncork();
+    await expect.poll(() => happened, { timeout: 10_000 }).toEqual(['message', 'message', 'read', 'read']);
+    connection.socket.destroy();
+    const session = http2.connect(`http://127.0.0.1:${port}`);
+    const call = new RawCall(session);
+    await call.write(headersFrame());
+    await call.answered(1);
+    expect(await call.ended()).toBe(0);
+    session.destroy();
+  });
+
+  it('comes after a reset that came along, which the call has heard of by then', async () => {
+    const { port, happened } = await serve();
+    const connection = new RawConnection(port);
+    connection.socket.cork();
+    connection.open(1, headersFrame());
+    connection.reset(1, 8);
+    connection.socket.uncork();
+    await expect.poll(() => happened, { timeout: 10_000 }).toEqual(['message', 'cancelled', 'read']);
+    connection.socket.destroy();
+  });
+});

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runFairlead } from '../../lab/child-process.ts';
-import { type EnvoyProcess, freePorts, renderEnvoyConfig, startEnvoy } from '../../lab/envoy-process.ts';
+import { type BodyMode, type EnvoyProcess, freePorts, renderEnvoyConfig, startEnvoy } from '../../lab/envoy-process.ts';
 import { type FairleadProcess, startFairlead } from '../../lab/fairlead-process.ts';
 import { expectedChatStream } from './expected-stream.ts';
 import { HttpClient, tally } from './http-client.ts';
@@ -136,5 +136,55 @@ describe.each([
     expect((await fairlead.metric('fairlead_streams_closed_total', { ending: 'let-go' })) - letGoBefore).toBe(streams);
     await expect.poll(() => fairlead.requestsInFlight(), { timeout: 5_000 }).toBe(0);
     expect(await fairlead.metric('fairlead_requests_released_total', { ending: 'expired' })).toBe(0);
+  });
+
+  it.each<[string, BodyMode]>([
+    ['asked for', 'NONE'],
+    ['shown anyway', 'BUFFERED'],
+  ])('goes on alone with answers in one piece once their bodies, %s, have told so', async (_how, bodyMode) => {
+    const config = renderEnvoyConfig({ clusters: { chat: endpoints }, fairlead: [fairlead.address], gracefulClose, bodyMode, messageTimeoutMs: 20_000 });
+    const own = await parts.add(startEnvoy({ config }));
+    const ownClient = await parts.add(Promise.resolve(new HttpClient(own.url, streams)));
+    const firstTokensBefore = await fairlead.metric('fairlead_time_to_first_token_seconds_count');
+    const letGoBefore = await fairlead.metric('fairlead_streams_closed_total', { ending: 'let-go' });
+    const messagesBefore = await messagesByPhase();
+
+    const answers = await Promise.all(
+      Array.from({ length: streams }, (_, i) => {
+        const request = {
+          model: 'm',
+          max_tokens: tokens,
+          ignore_eos: true,
+          prompt_cache_key: `session ${i}`,
+          messages: [{ role: 'user', content: `question ${i} `.repeat(1 + (i % 400)) }],
+          // Where nothing is said, the answer comes in one piece too.
+          ...(i % 2 === 0 && { stream: false }),
+        };
+        return ownClient.send({ path: '/v1/chat/completions', headers: { 'content-type': 'application/json' }, body: JSON.stringify(request) });
+      }),
+    );
+    expect(tally(answers.map(({ status }) => String(status)))).toEqual({ '200': streams });
+    for (const { body } of answers) expect(JSON.parse(body.toString())).toMatchObject({ usage: { completion_tokens: tokens } });
+
+    const stats = await own.stats('ext_proc');
+    expect(stats).toMatchObject({
+      'http.llm.ext_proc.streams_started': streams,
+      'http.llm.ext_proc.streams_failed': 0,
+      'http.llm.ext_proc.message_timeouts': 0,
+      'http.llm.ext_proc.spurious_msgs_received': 0,
+      'http.llm.ext_proc.failure_mode_allowed': 0,
+    });
+    const messages = await messagesByPhase();
+    expect(Object.fromEntries(Object.entries(messages).map(([phase, count]) => [phase, count - (messagesBefore[phase] ?? 0)]))).toMatchObject({
+      request_headers: streams,
+      request_body: streams,
+      response_body: 0,
+    });
+    expect((await fairlead.metric('fairlead_streams_closed_total', { ending: 'let-go' })) - letGoBefore).toBe(streams);
+    // The whole of an answer is no first token.
+    expect((await fairlead.metric('fairlead_time_to_first_token_seconds_count')) - firstTokensBefore).toBe(0);
+    await expect.poll(() => fairlead.requestsInFlight(), { timeout: 5_000 }).toBe(0);
+    expect(await fairlead.metric('fairlead_requests_released_total', { ending: 'expired' })).toBe(0);
+    expect(await fairlead.metric('fairlead_requests_released_total', { ending: 'not-proxied' })).toBe(0);
   });
 });

@@ -3,7 +3,7 @@ import { Deframer, prefixBytes } from '../deframer.ts';
 import type { GrpcCall, Method } from '../grpc-call.ts';
 import { toCallFault } from '../grpc-status.ts';
 import type { CallListener } from '../grpc-transport.ts';
-import type { StreamPeer } from '../stream.ts';
+import type { BatchReader, StreamPeer } from '../stream.ts';
 import { toTrailersBlock, toTrailersOnlyBlock } from './answer-headers.ts';
 import { int31Max } from './protocol.ts';
 import type { Sender, WaitingCall } from './sender.ts';
@@ -26,6 +26,8 @@ export interface CallCarrier {
   forget(streamId: number): void;
   /** So many bytes of DATA are no longer kept. */
   release(bytes: number): void;
+  /** As in `ProcessCall`. */
+  onceRead(reader: BatchReader): void;
 }
 
 /** One gRPC call on a stream of HTTP/2. */
@@ -99,6 +101,10 @@ export class Call<Request, Response> implements GrpcCall<Response>, WaitingCall 
 
   get isHalfClosed(): boolean {
     return this.#isHalfClosed;
+  }
+
+  onceRead(reader: BatchReader): void {
+    this.#carrier.onceRead(reader);
   }
 
   send(response: Response): void {

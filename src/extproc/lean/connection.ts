@@ -5,7 +5,7 @@ import type { Method } from '../grpc-call.ts';
 import { isGrpc } from '../grpc-status.ts';
 import type { ConnectionLimits, ResetLimit } from '../grpc-transport.ts';
 import { type Rate, RateGuard, unansweredResetRate } from '../rate-guard.ts';
-import type { StreamPeer } from '../stream.ts';
+import type { BatchReader, StreamPeer } from '../stream.ts';
 import { fieldsTooLargeBlock, notAllowedBlock, toTrailersOnlyBlock, unsupportedTypeBlock } from './answer-headers.ts';
 import { Call, type CallCarrier, streamWindowBytes } from './call.ts';
 import { ConnectionClock } from './connection-clock.ts';
@@ -95,6 +95,8 @@ export class Connection implements FrameSink, CallCarrier {
   #isLeaving = false;
   #hasNotice = false;
   #isReading = false;
+  /** Told when the chunk was read that is being read. */
+  #batchReaders: BatchReader[] = [];
   #isFlushScheduled = false;
   /** Nothing is read any more. */
   #isOver = false;
@@ -160,6 +162,11 @@ export class Connection implements FrameSink, CallCarrier {
     this.sender.writer.windowUpdate(0, this.#usedBytes);
     this.#receiveBytes += this.#usedBytes;
     this.#usedBytes = 0;
+    this.#scheduleFlush();
+  }
+
+  onceRead(reader: BatchReader): void {
+    this.#batchReaders.push(reader);
     this.#scheduleFlush();
   }
 
@@ -419,6 +426,7 @@ export class Connection implements FrameSink, CallCarrier {
     this.#isReading = true;
     try {
       this.#reader.take(chunk);
+      this.#tellBatchReaders();
     } catch (error) {
       if (error instanceof ConnectionError) {
         this.#close(error.code);
@@ -448,11 +456,19 @@ export class Connection implements FrameSink, CallCarrier {
 
   flushScheduled(): void {
     this.#isFlushScheduled = false;
+    this.#tellBatchReaders();
     this.#flush();
   }
 
   #flush(): void {
     this.sender.flush();
+  }
+
+  #tellBatchReaders(): void {
+    if (this.#batchReaders.length === 0) return;
+    const readers = this.#batchReaders;
+    this.#batchReaders = [];
+    for (const reader of readers) reader.onRead();
   }
 
   #ping(): void {
