@@ -7,6 +7,7 @@ import type { Routed } from '../router/routed.ts';
 import { AnswerWriter } from './answer.ts';
 import { AppendAction, HeaderSendMode, type HeaderMutation, type ProcessingResponse, structString } from './messages.ts';
 import { decodeProcessingResponse, encodeProcessingResponse } from './proto.ts';
+import { encodeProcessingResponse as encodeLean } from './wire/processing-response.ts';
 
 const writer = new AnswerWriter({ clusterHeader: 'x-cluster', endpointHeader: 'x-endpoint' });
 
@@ -16,9 +17,12 @@ function routed(): Routed {
   return outcome;
 }
 
-/** The answer at the other end of the wire. */
+/** The answer at the other end of the wire, the same by both codecs. */
 function sent(answer: ProcessingResponse): ProcessingResponse {
-  return decodeProcessingResponse(encodeProcessingResponse(answer));
+  const generic = decodeProcessingResponse(encodeProcessingResponse(answer));
+  const { head, tail = Buffer.alloc(0) } = encodeLean(answer);
+  expect(decodeProcessingResponse(Buffer.concat([head, tail]))).toEqual(generic);
+  return generic;
 }
 
 function headersSet(mutation: HeaderMutation | undefined): Record<string, string | undefined> {
@@ -73,6 +77,30 @@ describe('a decision', () => {
       Object.fromEntries(Object.entries(sent(writer.routedHeaders({ ...routed(), ...more }, undefined)).dynamic_metadata?.fields?.['fairlead']?.structValue?.fields ?? {}).map(([key, value]) => [key, value.stringValue]));
     expect(fields({})).toEqual({ lease: 'r1.1', route: '* embed-*', pool: 'embed', reason: expect.any(String) as string });
     expect(fields({ isFallback: true, model: 'small' })).toMatchObject({ fallback: 'embed', model: 'small' });
+  });
+
+  it('is told by what is its own, whatever was told before of the same endpoints', () => {
+    const first = routed();
+    const others: Partial<Routed>[] = [
+      { lease: 'r1.2' },
+      { route: 'other' },
+      { pool: { ...first.pool, name: 'other' } },
+      { pool: { ...first.pool, cluster: 'other' } },
+      { decision: { ...first.decision, reason: 'other' } },
+      { isFallback: true },
+      { model: 'other' },
+      { addresses: first.addresses.map((address) => `${address}#1`) },
+      { addresses: ['10.0.1.9:8000', ...first.addresses] },
+      // More than are kept for one list of endpoints, and more lists than are kept.
+      ...Array.from({ length: 40 }, (_, i) => ({ route: `route ${i % 20}` })),
+      ...Array.from({ length: 600 }, (_, i) => ({ addresses: [`10.1.${i % 256}.${i >> 8}:80`] })),
+    ];
+    const used = new AnswerWriter({ clusterHeader: 'x-cluster', endpointHeader: 'x-endpoint' });
+    for (const more of [{}, ...others, {}, ...others]) {
+      const decision = { ...first, ...more };
+      const fresh = new AnswerWriter({ clusterHeader: 'x-cluster', endpointHeader: 'x-endpoint' });
+      expect(sent(used.routedHeaders(decision, undefined))).toEqual(sent(fresh.routedHeaders(decision, undefined)));
+    }
   });
 
   it('overwrites what the client sent, with raw_value alone', () => {

@@ -11,6 +11,8 @@ import {
   type Struct,
   type Value,
 } from './messages.ts';
+import { LeaseMetadata, PreparedMetadata, PreparedResponse } from './wire/prepared-answer.ts';
+import { encodeCommonResponse, encodeStructEntries } from './wire/processing-response.ts';
 
 /** Names of the headers that carry a decision. */
 export interface Outputs {
@@ -30,32 +32,33 @@ const empty: CommonResponse = {};
 /** Writes Envoy's answers. Header values go out in `raw_value` alone: with `value` beside it Envoy answers 500. */
 export class AnswerWriter {
   readonly #outputs: Outputs;
-  readonly #ownHeaders: string[];
   /** Removed with a decision, whose other headers are overwritten. */
   readonly #removed: string[];
   readonly #removedWithoutRank: string[];
-  readonly #clusters = new Map<string, HeaderValueOption>();
-  readonly #endpoints = new Map<string, HeaderValueOption>();
+  readonly #undecided: CommonResponse;
+  /** What decisions for the same endpoints, in the same order, are told by. */
+  readonly #prepared = new Map<string, PreparedDecision[]>();
 
   constructor(outputs: Outputs) {
     this.#outputs = outputs;
     this.#removed = [...(outputs.ownRequestHeaders ?? [])];
     this.#removedWithoutRank = [rankHeader, ...this.#removed];
-    this.#ownHeaders = [outputs.clusterHeader, outputs.endpointHeader, rankHeader, ...(outputs.ownRequestHeaders ?? [])];
+    const ownHeaders = [outputs.clusterHeader, outputs.endpointHeader, rankHeader, ...(outputs.ownRequestHeaders ?? [])];
+    this.#undecided = new PreparedResponse({ header_mutation: { remove_headers: ownHeaders }, clear_route_cache: true }, encodeCommonResponse);
   }
 
   /** The decision as an answer to the request headers. */
   routedHeaders(routed: Routed, override: ProcessingMode | undefined): ProcessingResponse {
-    const endpoints = toHostPorts(routed.addresses);
-    const answer: ProcessingResponse = { request_headers: { response: this.#routing(routed, endpoints) }, dynamic_metadata: this.#metadata(routed, endpoints) };
+    const { response, metadata } = this.#prepare(routed);
+    const answer: ProcessingResponse = { request_headers: { response }, dynamic_metadata: new LeaseMetadata(metadata, routed.lease) };
     if (override !== undefined) answer.mode_override = override;
     return answer;
   }
 
   /** The decision as an answer to a buffered request body. */
   routedBody(routed: Routed): ProcessingResponse {
-    const endpoints = toHostPorts(routed.addresses);
-    return { request_body: { response: this.#routing(routed, endpoints) }, dynamic_metadata: this.#metadata(routed, endpoints) };
+    const { response, metadata } = this.#prepare(routed);
+    return { request_body: { response }, dynamic_metadata: new LeaseMetadata(metadata, routed.lease) };
   }
 
   /**
@@ -64,11 +67,11 @@ export class AnswerWriter {
    * processor_state.h).
    */
   routedWithBody(routed: Routed, body: Buffer, declaresLength: boolean): ProcessingResponse {
-    const endpoints = toHostPorts(routed.addresses);
-    const { header_mutation: { set_headers = [], ...rest } = {}, ...routing } = this.#routing(routed, endpoints);
+    const { response: routing, metadata } = this.#prepare(routed);
+    const { set_headers = [], ...rest } = routing.header_mutation;
     const headers = declaresLength ? [...set_headers, setHeader('content-length', String(body.length))] : set_headers;
-    const response = { ...routing, header_mutation: { ...rest, set_headers: headers }, body_mutation: { body } };
-    return { request_body: { response }, dynamic_metadata: this.#metadata(routed, endpoints) };
+    const response = { clear_route_cache: routing.clear_route_cache, header_mutation: { ...rest, set_headers: headers }, body_mutation: { body } };
+    return { request_body: { response }, dynamic_metadata: new LeaseMetadata(metadata, routed.lease) };
   }
 
   /** Lets a piece of the request body go on as `body`; for modes other than FULL_DUPLEX_STREAMED. */
@@ -82,10 +85,9 @@ export class AnswerWriter {
    * at `clear_route_cache` in the answer to the body. Without a header mutation Envoy would ignore it here too.
    */
   passHeaders(override: ProcessingMode | undefined): ProcessingResponse {
-    return {
-      request_headers: { response: { header_mutation: { remove_headers: this.#ownHeaders }, clear_route_cache: true } },
-      ...(override && { mode_override: override }),
-    };
+    const answer: ProcessingResponse = { request_headers: { response: this.#undecided } };
+    if (override !== undefined) answer.mode_override = override;
+    return answer;
   }
 
   /** Lets the response's headers pass, with these added. */
@@ -100,7 +102,7 @@ export class AnswerWriter {
 
   /** Adds the decision, as metadata alone, to an answer that cannot carry headers. */
   withChoice(answer: ProcessingResponse, routed: Routed): ProcessingResponse {
-    return { ...answer, dynamic_metadata: this.#metadata(routed, toHostPorts(routed.addresses)) };
+    return { ...answer, dynamic_metadata: new LeaseMetadata(this.#prepare(routed).metadata, routed.lease) };
   }
 
   /**
@@ -129,50 +131,83 @@ export class AnswerWriter {
     };
   }
 
-  #routing({ pool, addresses }: Routed, endpoints: string): CommonResponse {
-    const rank = toRank(addresses[0] ?? '');
-    const set = [this.#clusterOption(pool.cluster), this.#endpointOption(endpoints)];
-    const mutation: HeaderMutation = { set_headers: set };
+  /** Of the few lists of endpoints that a small pool has, each is prepared once. */
+  #prepare(routed: Routed): PreparedDecision {
+    const endpoints = toHostPorts(routed.addresses);
+    let known = this.#prepared.get(endpoints);
+    if (known === undefined) {
+      if (this.#prepared.size >= preparedListsMax) this.#prepared.clear();
+      this.#prepared.set(endpoints, (known = []));
+    }
+    for (const prepared of known) if (prepared.fits(routed)) return prepared;
+    const rank = toRank(routed.addresses[0] ?? '');
+    const prepared = new PreparedDecision(routed, this.#toRouting(routed, endpoints, rank), this.#toMetadata(routed, endpoints));
+    // Routes, reasons and ranks are few; should they be many, the oldest go.
+    if (known.length >= preparedPerListMax) known.shift();
+    known.push(prepared);
+    return prepared;
+  }
+
+  #toRouting({ pool }: Routed, endpoints: string, rank: number | undefined): PreparedResponse {
+    const set = [setHeader(this.#outputs.clusterHeader, pool.cluster), setHeader(this.#outputs.endpointHeader, endpoints)];
     if (rank !== undefined) set.push(setHeader(rankHeader, String(rank)));
     // Of the rank, the client's copy, or that of a decision made again.
-    mutation.remove_headers = rank === undefined ? this.#removedWithoutRank : this.#removed;
+    const mutation: HeaderMutation = { set_headers: set, remove_headers: rank === undefined ? this.#removedWithoutRank : this.#removed };
     // `cluster_header` routes were matched before the header was there.
-    return { header_mutation: mutation, clear_route_cache: true };
+    return new PreparedResponse({ header_mutation: mutation, clear_route_cache: true }, encodeCommonResponse);
   }
 
-  /** Put together by hand, for each request has one. */
-  #metadata({ lease, route, pool, model, isFallback, decision }: Routed, endpoints: string): Struct {
-    const told: Record<string, Value> = {
-      lease: { stringValue: lease },
-      route: { stringValue: route },
-      pool: { stringValue: pool.name },
-      reason: { stringValue: decision.reason },
-    };
+  #toMetadata({ route, pool, model, isFallback, decision }: Routed, endpoints: string): PreparedMetadata {
+    const told: Record<string, Value> = { route: { stringValue: route }, pool: { stringValue: pool.name }, reason: { stringValue: decision.reason } };
     if (isFallback) told['fallback'] = { stringValue: pool.name };
     if (model !== undefined) told['model'] = { stringValue: model };
-    const chosen = { [this.#outputs.endpointHeader]: { stringValue: endpoints } };
-    return { fields: { 'envoy.lb': { structValue: { fields: chosen } }, fairlead: { structValue: { fields: told } } } };
-  }
-
-  /** The same object for each request of a pool: there are as many as clusters in the configuration. */
-  #clusterOption(cluster: string): HeaderValueOption {
-    let option = this.#clusters.get(cluster);
-    if (option === undefined) this.#clusters.set(cluster, (option = setHeader(this.#outputs.clusterHeader, cluster)));
-    return option;
-  }
-
-  #endpointOption(endpoints: string): HeaderValueOption {
-    let option = this.#endpoints.get(endpoints);
-    if (option === undefined) {
-      if (this.#endpoints.size >= endpointOptionsMax) this.#endpoints.clear();
-      this.#endpoints.set(endpoints, (option = setHeader(this.#outputs.endpointHeader, endpoints)));
-    }
-    return option;
+    const chosen: Struct = { fields: { [this.#outputs.endpointHeader]: { stringValue: endpoints } } };
+    return new PreparedMetadata(told, { 'envoy.lb': { structValue: chosen } }, encodeStructEntries);
   }
 }
 
-/** Lists of endpoints whose header is kept: of a small pool most come again. */
-const endpointOptionsMax = 512;
+/** Lists of endpoints whose answers are kept, */
+const preparedListsMax = 512;
+/** and for each of them so many. */
+const preparedPerListMax = 16;
+
+/** The answer of all decisions that tell the same, but for the lease. */
+class PreparedDecision {
+  readonly response: PreparedResponse;
+  readonly metadata: PreparedMetadata;
+  readonly #route: string;
+  readonly #pool: string;
+  readonly #cluster: string;
+  readonly #reason: string;
+  readonly #model: string | undefined;
+  readonly #isFallback: boolean;
+  /** With its rank. */
+  readonly #first: string | undefined;
+
+  constructor({ route, pool, decision, model, isFallback, addresses }: Routed, response: PreparedResponse, metadata: PreparedMetadata) {
+    this.response = response;
+    this.metadata = metadata;
+    this.#route = route;
+    this.#pool = pool.name;
+    this.#cluster = pool.cluster;
+    this.#reason = decision.reason;
+    this.#model = model;
+    this.#isFallback = isFallback;
+    this.#first = addresses[0];
+  }
+
+  fits({ route, pool, decision, model, isFallback, addresses }: Routed): boolean {
+    return (
+      this.#reason === decision.reason &&
+      this.#route === route &&
+      this.#pool === pool.name &&
+      this.#cluster === pool.cluster &&
+      this.#first === addresses[0] &&
+      this.#model === model &&
+      this.#isFallback === isFallback
+    );
+  }
+}
 
 /** One more header of that name, beside those that are there. In ext_proc the default of `append` is false, whatever `append_action` says. */
 export function addHeader(key: string, value: string): HeaderValueOption {

@@ -16,6 +16,7 @@ import type {
   TrailersResponse,
   Value,
 } from '../messages.ts';
+import { LeaseMetadata, ownNamespace, PreparedResponse } from './prepared-answer.ts';
 import { type Encoded, WireWriter } from './writer.ts';
 
 // envoy/service/ext_proc/v3/external_processor.proto, from back to front: see WireWriter. Fields may stand in any order, so what can hold a
@@ -35,8 +36,23 @@ export function encodeProcessingResponse(message: ProcessingResponse, prefixByte
   const { override_message_timeout: timeout, mode_override: mode, dynamic_metadata: metadata } = message;
   if (timeout !== undefined) writeDuration(82, timeout);
   if (mode !== undefined) writeMode(74, mode);
-  if (metadata !== undefined) writeStruct(66, metadata);
+  if (metadata instanceof LeaseMetadata) writeLeaseMetadata(66, metadata);
+  else if (metadata !== undefined) writeStruct(66, metadata);
   return writer.finish(prefixBytes);
+}
+
+/** The fields of a `CommonResponse`, for a message that is prepared. Not to be called while another one is encoded. */
+export function encodeCommonResponse(message: CommonResponse): Buffer {
+  writer.reset();
+  writeCommonFields(message);
+  return writer.finish(0).head;
+}
+
+/** The entries of a `Struct`, as above. */
+export function encodeStructEntries(struct: Struct): Buffer {
+  writer.reset();
+  writeEntries(struct);
+  return writer.finish(0).head;
 }
 
 function writePhase(message: ProcessingResponse): void {
@@ -57,14 +73,19 @@ function writeCommon(tag: number, { response }: HeadersResponse | BodyResponse):
 }
 
 function writeCommonResponse(tag: number, message: CommonResponse): void {
-  const { body_mutation: body, clear_route_cache: clears, trailers, header_mutation: headers, status } = message;
   const end = writer.mark();
+  if (message instanceof PreparedResponse) writer.fields(message.encoded);
+  else writeCommonFields(message);
+  writer.close(tag, end);
+}
+
+function writeCommonFields(message: CommonResponse): void {
+  const { body_mutation: body, clear_route_cache: clears, trailers, header_mutation: headers, status } = message;
   if (body !== undefined) writeBodyMutation(26, body);
   if (clears !== undefined) writer.bool(40, clears);
   if (trailers !== undefined) writeHeaderMap(34, trailers);
   if (headers !== undefined) writeHeaderMutation(18, headers);
   if (status !== undefined) writer.varint(8, status);
-  writer.close(tag, end);
 }
 
 function writeBodyMutation(tag: number, message: BodyMutation): void {
@@ -169,19 +190,42 @@ function writeDuration(tag: number, { seconds, nanos }: Duration): void {
   writer.close(tag, end);
 }
 
-function writeStruct(tag: number, { fields }: Struct): void {
+function writeStruct(tag: number, struct: Struct): void {
   const end = writer.mark();
-  if (fields !== undefined) {
-    // Insertion order reversed twice over is not worth a list: a map has no order.
-    for (const key of Object.keys(fields)) {
-      const value = fields[key];
-      if (value === undefined) continue;
-      const entry = writer.mark();
-      writeValue(18, value);
-      writer.string(10, key);
-      writer.close(10, entry);
-    }
+  writeEntries(struct);
+  writer.close(tag, end);
+}
+
+function writeEntries({ fields }: Struct): void {
+  if (fields === undefined) return;
+  // Insertion order reversed twice over is not worth a list: a map has no order.
+  for (const key of Object.keys(fields)) {
+    const value = fields[key];
+    if (value === undefined) continue;
+    const entry = writer.mark();
+    writeValue(18, value);
+    writer.string(10, key);
+    writer.close(10, entry);
   }
+}
+
+function writeLeaseMetadata(tag: number, { prepared, lease }: LeaseMetadata): void {
+  const end = writer.mark();
+  const own = writer.mark();
+  const value = writer.mark();
+  const struct = writer.mark();
+  writer.fields(prepared.encodedTold);
+  const entry = writer.mark();
+  const text = writer.mark();
+  writer.string(26, lease);
+  writer.close(18, text);
+  writer.string(10, 'lease');
+  writer.close(10, entry);
+  writer.close(42, struct);
+  writer.close(18, value);
+  writer.string(10, ownNamespace);
+  writer.close(10, own);
+  writer.fields(prepared.encodedOthers);
   writer.close(tag, end);
 }
 
