@@ -1,6 +1,7 @@
 // A connection of the lean transport on a socket that is none, with frames made and read by hand.
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
+import { AssemblyBuffers } from '../src/extproc/assembly-buffers.ts';
 import type { Encoded } from '../src/extproc/wire/writer.ts';
 import type { GrpcCall, Method } from '../src/extproc/grpc-call.ts';
 import { Connection, type ConnectionSettings } from '../src/extproc/lean/connection.ts';
@@ -126,7 +127,7 @@ export function serveConnection(settings: Partial<ConnectionSettings> = {}): Ser
           events.push(text);
           if (text === 'end') call.end();
           else if (text.startsWith('times ')) call.send(Buffer.alloc(Number(text.slice(6)), 'x'));
-          else if (text !== 'quiet') call.send(Buffer.from(message));
+          else if (text !== 'quiet') call.send(message);
         },
         onEnd: () => {
           events.push('(end)');
@@ -141,13 +142,28 @@ export function serveConnection(settings: Partial<ConnectionSettings> = {}): Ser
     methods: new Map([[echoPath, echo]]),
     messageBytesMax: 1 << 20,
     limits: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
+    buffers: new SpoilingBuffers(),
     resetLimit: 'none',
     onError: (error) => {
       throw error;
     },
     ...settings,
   });
-  return { socket, connection, calls, give: (...parts) => void socket.emit('data', Buffer.concat(parts)) };
+  const give = (...parts: readonly Buffer[]): void => {
+    const chunk = Buffer.concat(parts);
+    connection.take(chunk);
+    // What comes next is read into the same place.
+    chunk.fill(0xee);
+  };
+  return { socket, connection, calls, give };
+}
+
+/** Shows who still looks at what was given back. */
+class SpoilingBuffers extends AssemblyBuffers {
+  override takeBack(buffer: Buffer): void {
+    buffer.fill(0xee);
+    super.takeBack(buffer);
+  }
 }
 
 /** A frame's bytes. */

@@ -9,7 +9,7 @@ import { SessionCookies } from '../src/extproc/session-cookie.ts';
 import { type ProcessCall, ProcessStream, type StreamContext } from '../src/extproc/stream.ts';
 import { FleetView } from '../src/fleet/fleet-view.ts';
 import { createMemoryExchange } from '../src/router/memory-exchange.ts';
-import type { RouterEvents } from '../src/router/ports.ts';
+import type { RouterEvents, StateExchange } from '../src/router/ports.ts';
 import { Router } from '../src/router/router.ts';
 import type { RouteTarget } from '../src/router/routing-table.ts';
 import type { StreamEvents } from '../src/router/stream-events.ts';
@@ -46,6 +46,8 @@ export interface TrialOptions {
   readonly scanBytesMax?: number;
   /** Changes each policy, for instance into one that throws. */
   readonly changePolicy?: (policy: Policy) => Policy;
+  /** Places on endpoints with an exact limit; absent: this router's own counts are exact. */
+  readonly caps?: StateExchange['caps'];
   /** Called with everything that happened, as it happens; may throw. */
   readonly onEvent?: (line: string) => void;
 }
@@ -110,7 +112,7 @@ export function createTrial(options: TrialOptions = {}): Trial {
     affinitySecret: config.affinitySecret,
     clock: { nowMs: () => clock.ms },
     rng: { draw: () => 0.5 },
-    exchange: createMemoryExchange(),
+    exchange: { ...createMemoryExchange(), caps: options.caps },
     events,
     expireAfterMsMax: 600_000,
     assumedDurationMs: 30_000,
@@ -170,9 +172,17 @@ export class RecordedCall implements ProcessCall {
   }
 }
 
-/** The message as it arrives over the wire. */
+/** Bytes of the message that was received last. */
+let lastReceived: Buffer | undefined;
+
+/**
+ * The message as it arrives over the wire; to be passed on before the next one is received, which comes in the place of this one: bytes of it that
+ * somebody kept are spoiled then.
+ */
 export function received(request: ProcessingRequest): ProcessingRequest {
-  return decodeProcessingRequest(encodeProcessingRequest(request));
+  lastReceived?.fill(0xee);
+  lastReceived = Buffer.from(encodeProcessingRequest(request));
+  return decodeProcessingRequest(lastReceived);
 }
 
 const bodyModes = ['NONE', 'STREAMED', 'BUFFERED', 'BUFFERED_PARTIAL', 'FULL_DUPLEX_STREAMED'];

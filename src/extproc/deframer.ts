@@ -1,3 +1,5 @@
+import type { AssemblyBuffers } from './assembly-buffers.ts';
+
 /** What is wrong with the framing of a call; nothing can be read after it. */
 export type FramingError = 'too-large' | 'compressed' | 'bad-flag';
 
@@ -12,6 +14,9 @@ const firstAllocationBytes = 262_144;
  */
 export class Deframer {
   readonly #bytesMax: number;
+  readonly #buffers: AssemblyBuffers | undefined;
+  /** The buffer of the last message, where that was put together in a lent one. */
+  #lent: Buffer | undefined;
   #chunk: Buffer = none;
   #at = 0;
   /** A message that spans chunks, how much of it is there, and how long it will be. */
@@ -23,9 +28,13 @@ export class Deframer {
   #prefixBytes = 0;
   #error: FramingError | undefined;
 
-  /** `bytesMax`: largest message taken. */
-  constructor(bytesMax: number) {
+  /**
+   * `bytesMax`: largest message taken. `buffers`: lends those in which messages are put together; whoever has read one says so by {@link giveBack}.
+   * Absent: each message has one of its own.
+   */
+  constructor(bytesMax: number, buffers?: AssemblyBuffers) {
     this.#bytesMax = bytesMax;
+    this.#buffers = buffers;
   }
 
   get error(): FramingError | undefined {
@@ -81,7 +90,18 @@ export class Deframer {
     }
     this.#messageBytes = bytes;
     this.#partialBytes = 0;
-    return this.#fill(Buffer.allocUnsafeSlow(Math.min(bytes, firstAllocationBytes)));
+    return this.#fill(this.#allocate(Math.min(bytes, firstAllocationBytes)));
+  }
+
+  /** Nobody looks at the last message any more. */
+  giveBack(): void {
+    if (this.#lent === undefined) return;
+    this.#buffers?.takeBack(this.#lent);
+    this.#lent = undefined;
+  }
+
+  #allocate(bytes: number): Buffer {
+    return this.#buffers?.lend(bytes) ?? Buffer.allocUnsafeSlow(bytes);
   }
 
   #fill(partial: Buffer): Buffer | undefined {
@@ -89,15 +109,19 @@ export class Deframer {
     let target = partial;
     if (this.#partialBytes + taken > target.length) {
       const bytes = Math.max(this.#partialBytes + taken, 2 * target.length);
-      target = Buffer.allocUnsafeSlow(Math.min(bytes, this.#messageBytes));
+      target = this.#allocate(Math.min(bytes, this.#messageBytes));
       partial.copy(target, 0, 0, this.#partialBytes);
+      this.#buffers?.takeBack(partial);
     }
     this.#chunk.copy(target, this.#partialBytes, this.#at, this.#at + taken);
     this.#at += taken;
     this.#partialBytes += taken;
     const isWhole = this.#partialBytes === this.#messageBytes;
     this.#partial = isWhole ? undefined : target;
-    return isWhole ? target : undefined;
+    if (!isWhole) return undefined;
+    if (this.#buffers === undefined) return target;
+    this.#lent = target;
+    return target.subarray(0, this.#messageBytes);
   }
 }
 

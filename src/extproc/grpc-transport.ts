@@ -6,7 +6,10 @@ import type { TlsFiles } from './tls-files.ts';
 /** What becomes of one call. The transport tells it in the order of things; nothing comes after `onEnd` or `onCancelled`,
  * nor after the service ended the call itself. */
 export interface CallListener<Request> {
-  /** One message. Never throws. */
+  /**
+   * One message. Never throws. Its bytes may become those of another once this has returned: what is kept of it has to be copied. What was sent
+   * of it meanwhile need not be.
+   */
   onMessage(request: Request): void;
   /** The client half-closed the call: no more messages come. */
   onEnd(): void;

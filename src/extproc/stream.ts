@@ -133,7 +133,7 @@ export class ProcessStream implements BatchReader {
   #missing: ReadonlySet<FactNeed> = new Set();
   #scanner: BodyScanner | undefined;
   #bodyBytes = 0;
-  /** Body pieces that came while the header answer is held back. */
+  /** Body pieces that came while the header answer is held back. Copies: their messages' bytes were others' since, but for the last one's. */
   #held: Buffer[] = [];
   /** No more of the request comes. */
   #requestEnded = false;
@@ -403,13 +403,14 @@ export class ProcessStream implements BatchReader {
   #onDuplexBody(body: Buffer, endOfStream: boolean): void {
     const { writer } = this.#context;
     if (this.#state === 'holding') {
-      this.#held.push(body);
-      if (this.#feed(body, endOfStream)) this.#decideOnHeaders(endOfStream ? 'body' : 'body-early');
+      this.#holdPiece(body, endOfStream);
       return;
     }
     const passing = this.#rewrite(body, endOfStream);
     if (passing === undefined) return;
-    const answers = writer.echo('request_body', passing, endOfStream);
+    // The decision below may keep the answer back.
+    const own = this.#state === 'awaiting-body' ? Buffer.from(passing) : this.#toOwn(passing);
+    const answers = writer.echo('request_body', own, endOfStream);
     const [first] = answers;
     if (this.#state === 'awaiting-body' && first !== undefined && this.#feed(body, endOfStream)) {
       // No header phase to carry headers: metadata alone tells the choice.
@@ -456,6 +457,7 @@ export class ProcessStream implements BatchReader {
       return;
     }
     const declaresLength = mode === BodySendMode.BUFFERED && this.#headers?.contentLengthBytes !== undefined;
+    // What was changed is a copy.
     this.#send(() =>
       rewritten === body ? writer.routedBody(this.#routed ?? routed) : writer.routedWithBody(this.#routed ?? routed, rewritten, declaresLength),
     );
@@ -484,15 +486,35 @@ export class ProcessStream implements BatchReader {
   }
 
   #onStreamedBody(body: Buffer, endOfStream: boolean): void {
-    const { writer } = this.#context;
     if (this.#state === 'holding') {
       // Its answer may go out only after that to the headers.
-      this.#held.push(body);
-      if (this.#feed(body, endOfStream)) this.#decideOnHeaders(endOfStream ? 'body' : 'body-early');
+      this.#holdPiece(body, endOfStream);
       return;
     }
     const passing = this.#rewrite(body, endOfStream);
-    if (passing !== undefined) this.#send(() => (passing === body ? writer.pass('request_body') : writer.replaceBody(passing)));
+    if (passing !== undefined) this.#passPiece(body, passing);
+  }
+
+  #holdPiece(body: Buffer, endOfStream: boolean): void {
+    const isEnough = this.#feed(body, endOfStream);
+    this.#held.push(isEnough ? body : Buffer.from(body));
+    if (isEnough) this.#decideOnHeaders(endOfStream ? 'body' : 'body-early');
+  }
+
+  /** Lets a piece go on, as it came or changed; in modes other than FULL_DUPLEX_STREAMED. */
+  #passPiece(piece: Buffer, passing: Buffer): void {
+    const { writer } = this.#context;
+    if (passing === piece) {
+      this.#send(() => writer.pass('request_body'));
+      return;
+    }
+    const own = this.#toOwn(passing);
+    this.#send(() => writer.replaceBody(own));
+  }
+
+  /** Bytes that outlast their message, where what is sent now is kept back. */
+  #toOwn(bytes: Buffer): Buffer {
+    return this.#kept === undefined ? bytes : Buffer.from(bytes);
   }
 
   /** A piece of the body as it is to go on. Undefined: the model in it cannot be rewritten, and the request was refused. */
@@ -590,8 +612,8 @@ export class ProcessStream implements BatchReader {
       const isLast = this.#bodySaidEnd && i === held.length - 1;
       const passing = this.#rewrite(piece, isLast);
       if (passing === undefined) return;
-      if (this.#isDuplex()) for (const answer of writer.echo('request_body', passing, isLast)) this.#send(() => answer);
-      else this.#send(() => (passing === piece ? writer.pass('request_body') : writer.replaceBody(passing)));
+      if (this.#isDuplex()) for (const answer of writer.echo('request_body', this.#toOwn(passing), isLast)) this.#send(() => answer);
+      else this.#passPiece(piece, passing);
     }
   }
 
@@ -840,7 +862,7 @@ export class ProcessStream implements BatchReader {
     }
     if (this.#responseMode === BodySendMode.FULL_DUPLEX_STREAMED) {
       if (this.#responseEnded) return;
-      for (const answer of writer.echo('response_body', body, endOfStream)) this.#send(() => answer);
+      for (const answer of writer.echo('response_body', this.#toOwn(body), endOfStream)) this.#send(() => answer);
     } else {
       this.#send(() => writer.pass('response_body'));
     }

@@ -1,4 +1,5 @@
 import { status as grpcStatus } from '@grpc/grpc-js';
+import type { AssemblyBuffers } from '../assembly-buffers.ts';
 import { Deframer, prefixBytes } from '../deframer.ts';
 import type { GrpcCall, Method } from '../grpc-call.ts';
 import { toCallFault } from '../grpc-status.ts';
@@ -22,6 +23,8 @@ export interface CallCarrier {
   readonly sender: Sender;
   readonly peer: StreamPeer;
   readonly messageBytesMax: number;
+  /** For messages that span pieces. */
+  readonly buffers: AssemblyBuffers;
   /** The call has sent its end, and needs nothing any more. */
   forget(streamId: number): void;
   /** So many bytes of DATA are no longer kept. */
@@ -138,7 +141,8 @@ export class Call<Request, Response> implements GrpcCall<Response>, WaitingCall 
     }
     this.#queue ??= [];
     this.#queue.push(head);
-    if (tail !== undefined) this.#queue.push(tail);
+    // It may lie in what is being read, and that does not wait.
+    if (tail !== undefined) this.#queue.push(Buffer.from(tail));
     this.#queuedBytes += bytes;
     sender.add(this);
   }
@@ -222,7 +226,7 @@ export class Call<Request, Response> implements GrpcCall<Response>, WaitingCall 
     return this.#receiveBytes >= 0;
   }
 
-  /** Bytes of a DATA frame. Returns how many are done with; the carrier is told when the rest is. */
+  /** Bytes of a DATA frame, which may change afterwards. Returns how many are done with; the carrier is told when the rest is. */
   take(bytes: Buffer, start: number, end: number): number {
     const at = this.#held === undefined ? this.#read(bytes, start, end) : start;
     if (at < end) this.#hold(bytes, at, end);
@@ -280,12 +284,13 @@ export class Call<Request, Response> implements GrpcCall<Response>, WaitingCall 
           continue;
         }
       }
-      const deframer = (this.#deframer ??= new Deframer(this.#carrier.messageBytesMax));
+      const deframer = (this.#deframer ??= new Deframer(this.#carrier.messageBytesMax, this.#carrier.buffers));
       deframer.push(bytes.subarray(at, end));
       const message = deframer.next();
       at = end - deframer.unreadBytes;
       if (message !== undefined) {
         this.#pass(message);
+        deframer.giveBack();
       } else if (deframer.error !== undefined) {
         const { code, text } = toCallFault(deframer.error, this.#encoding);
         this.#break(code, text);

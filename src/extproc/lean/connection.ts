@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { status as grpcStatus } from '@grpc/grpc-js';
 import { ChurnMap } from '../../core/churn-map.ts';
+import type { AssemblyBuffers } from '../assembly-buffers.ts';
 import type { Method } from '../grpc-call.ts';
 import { isGrpc } from '../grpc-status.ts';
 import type { ConnectionLimits, ResetLimit } from '../grpc-transport.ts';
@@ -50,6 +51,7 @@ const noticePing = Buffer.from('leaving\0', 'latin1');
 export interface ConnectionSettings {
   readonly methods: ReadonlyMap<string, Method<unknown, unknown>>;
   readonly messageBytesMax: number;
+  readonly buffers: AssemblyBuffers;
   readonly limits: ConnectionLimits;
   readonly resetLimit: ResetLimit;
   /** Told of a bug of ours, which ended one connection. */
@@ -67,6 +69,7 @@ export class Connection implements FrameSink, CallCarrier {
   readonly #block = new HeaderBlock();
   readonly sender: Sender;
   readonly messageBytesMax: number;
+  readonly buffers: AssemblyBuffers;
   /** What its streams find out about the client, for one another. */
   readonly peer: StreamPeer = { honoursOverrides: false };
 
@@ -101,11 +104,12 @@ export class Connection implements FrameSink, CallCarrier {
   /** Nothing is read any more. */
   #isOver = false;
 
-  /** `socket`: connected, and secured. */
+  /** `socket`: connected, and secured. What it reads has to be given to {@link take}. */
   constructor(socket: Socket, settings: ConnectionSettings) {
     this.#socket = socket;
     this.#settings = settings;
     this.messageBytesMax = settings.messageBytesMax;
+    this.buffers = settings.buffers;
     this.sender = new Sender(new FrameWriter(socket), () => this.#scheduleFlush());
     this.#clock = new ConnectionClock(settings.limits, {
       ping: () => this.#ping(),
@@ -120,7 +124,6 @@ export class Connection implements FrameSink, CallCarrier {
     ]);
     writer.windowUpdate(0, windowBytes - defaultWindowBytes);
     this.#scheduleFlush();
-    socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('drain', () => this.#takeDrain());
     socket.on('end', () => socket.destroy());
     socket.on('close', () => this.#takeClosed());
@@ -421,7 +424,8 @@ export class Connection implements FrameSink, CallCarrier {
     if (!this.#idleGuard.admits(nowMs, weight)) throw new ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, 'too many frames that bring nothing');
   }
 
-  #take(chunk: Buffer): void {
+  /** Bytes of the client's, in their order. They may change once this has returned. */
+  take(chunk: Buffer): void {
     if (this.#isOver) return;
     this.#isReading = true;
     try {

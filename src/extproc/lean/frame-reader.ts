@@ -6,7 +6,7 @@ export interface FrameSink {
   onFrame(type: number, flags: number, streamId: number, bytes: Buffer, start: number, end: number): void;
   /** A DATA frame begins; `length`: of its payload with all padding, which is what flow control counts. */
   onDataFrame(flags: number, streamId: number, length: number): void;
-  /** Some of its data, as it arrives. These bytes never change. */
+  /** Some of its data, as it arrives. These bytes may change afterwards. */
   onData(bytes: Buffer, start: number, end: number): void;
   onDataFrameEnd(): void;
 }

@@ -4,8 +4,9 @@ import { type ErrorCode, Flag, frameHeadBytes, FrameType, type Setting } from '.
 
 /** What is sent is gathered in pieces of this size, in bytes. */
 const gatherBytes = 32_768;
-/** From this size on, bytes are sent from where they are: below it, copying is cheaper than one more piece to send. */
-const sentInPlaceBytesMin = 4_096;
+/** Pieces that the system has taken are used again, by all connections: so many wait for that. */
+const sparesMax = 32;
+const spares: Buffer[] = [];
 /** A gather buffer with less room is given up while the socket still needs what is in it. */
 const roomBytesMin = 2_048;
 
@@ -26,12 +27,12 @@ const answerFrame = toTemplate(answerBlock, Flag.END_HEADERS);
 const okTrailersFrame = toTemplate(okTrailersBlock, Flag.END_HEADERS | Flag.END_STREAM);
 
 /**
- * Writes frames to a connection's socket (RFC 9113, section 6). They are gathered, small ones by copying, until {@link flush} hands all to
- * the socket at once.
+ * Writes frames to a connection's socket (RFC 9113, section 6). They are gathered until {@link flush} hands all to the socket at once. Everything is
+ * copied, large bodies too: they lie in buffers that the next bytes to be read will need.
  */
 export class FrameWriter {
   readonly #socket: Socket;
-  #gather = Buffer.allocUnsafeSlow(gatherBytes);
+  #gather = takeSpare();
   /** What is gathered and in no part yet: from here, */
   #from = 0;
   /** to here. */
@@ -39,6 +40,8 @@ export class FrameWriter {
   /** What comes before it. */
   #parts: Buffer[] = [];
   #partsBytes = 0;
+  /** Gather buffers that are full, with what was not flushed yet. */
+  #full: Buffer[] = [];
   #handedBytes = 0;
   #owesTableSize = false;
 
@@ -89,18 +92,19 @@ export class FrameWriter {
     this.#head(length, FrameType.DATA, 0, streamId);
   }
 
-  /** Bytes of a frame. They may change only once they were sent. */
+  /** Bytes of a frame. */
   bytes(source: Buffer, start: number, end: number): void {
-    const length = end - start;
-    if (length >= sentInPlaceBytesMin) {
+    let from = start;
+    for (;;) {
+      const taken = Math.min(end - from, this.#gather.length - this.#at);
+      source.copy(this.#gather, this.#at, from, from + taken);
+      this.#at += taken;
+      from += taken;
+      if (from === end) return;
       this.#closePart();
-      this.#parts.push(source.subarray(start, end));
-      this.#partsBytes += length;
-      return;
+      this.#full.push(this.#gather);
+      this.#renew();
     }
-    this.#reserve(length);
-    source.copy(this.#gather, this.#at, start, end);
-    this.#at += length;
   }
 
   reset(streamId: number, code: ErrorCode): void {
@@ -167,10 +171,12 @@ export class FrameWriter {
       // The system has taken all.
       this.#from = 0;
       this.#at = 0;
+      for (const buffer of this.#full) if (spares.length < sparesMax) spares.push(buffer);
     } else {
       this.#from = this.#at;
-      if (this.#gather.length - this.#at < roomBytesMin) this.#renew(gatherBytes);
+      if (this.#gather.length - this.#at < roomBytesMin) this.#renew();
     }
+    if (this.#full.length > 0) this.#full = [];
   }
 
   #headers(block: Buffer, start: number, flags: number, streamId: number): void {
@@ -227,15 +233,21 @@ export class FrameWriter {
     this.#from = this.#at;
   }
 
+  /** Room for so many bytes in a row: fewer than a gather buffer has. */
   #reserve(bytes: number): void {
     if (this.#gather.length - this.#at >= bytes) return;
     this.#closePart();
-    this.#renew(Math.max(gatherBytes, bytes));
+    this.#full.push(this.#gather);
+    this.#renew();
   }
 
-  #renew(bytes: number): void {
-    this.#gather = Buffer.allocUnsafeSlow(bytes);
+  #renew(): void {
+    this.#gather = takeSpare();
     this.#from = 0;
     this.#at = 0;
   }
+}
+
+function takeSpare(): Buffer {
+  return spares.pop() ?? Buffer.allocUnsafeSlow(gatherBytes);
 }

@@ -4,7 +4,9 @@ import type { GrpcTransport, TransportOptions } from '../grpc-transport.ts';
 import { listenOn, parseListenAddress } from '../listen-address.ts';
 import { toMethods } from '../served-methods.ts';
 import { toContextOptions } from '../tls-files.ts';
+import { AssemblyBuffers } from '../assembly-buffers.ts';
 import { Connection, type ConnectionSettings } from './connection.ts';
+import { SharedReading } from './shared-reading.ts';
 
 /** Longest TLS handshake, in ms. */
 const handshakeMsMax = 10_000;
@@ -15,23 +17,37 @@ export async function startLeanTransport(options: TransportOptions): Promise<Grp
   const settings: ConnectionSettings = {
     methods: toMethods(options.services),
     messageBytesMax: options.messageBytesMax,
+    buffers: new AssemblyBuffers(),
     limits: options.connections,
     resetLimit: options.resetLimit,
     onError: options.onError,
   };
   const connections = new Set<Connection>();
   let isDraining = false;
-  const serve = (socket: Socket): void => {
+  const serve = (socket: Socket): Connection => {
     const connection = new Connection(socket, settings);
     connections.add(connection);
     socket.once('close', () => connections.delete(connection));
     // One whose handshake took that long.
     if (isDraining) connection.leave();
+    return connection;
+  };
+  const sockets = new Set<Socket>();
+  const keep = (socket: Socket): void => {
+    socket.on('error', ignoreError);
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
   };
 
   let server: Server;
   if (tls === undefined) {
-    server = createServer({ noDelay: true }, serve);
+    const reading = new SharedReading();
+    server = createServer({ noDelay: true, pauseOnConnect: true }, (accepted) => {
+      const socket = reading.takeOver(accepted, (chunk) => connection.take(chunk));
+      keep(socket);
+      const connection = serve(socket);
+      socket.resume();
+    });
   } else {
     const clients = { requestCert: tls.asksClients, rejectUnauthorized: tls.asksClients };
     const secure = createTlsServer({ ...toContextOptions(tls.contents), ...clients, ALPNProtocols: ['h2'], handshakeTimeout: handshakeMsMax, noDelay: true });
@@ -39,21 +55,19 @@ export async function startLeanTransport(options: TransportOptions): Promise<Grp
       socket.on('error', ignoreError);
       // RFC 9113, section 9.2.1.
       socket.disableRenegotiation();
-      if (socket.alpnProtocol === 'h2') serve(socket);
-      else socket.destroy();
+      if (socket.alpnProtocol !== 'h2') {
+        socket.destroy();
+        return;
+      }
+      const connection = serve(socket);
+      socket.on('data', (chunk: Buffer) => connection.take(chunk));
     });
+    secure.on('connection', keep);
     // A handshake that goes wrong concerns its client alone.
     secure.on('tlsClientError', ignoreError);
     tls.watch((contents) => secure.setSecureContext(toContextOptions(contents)));
     server = secure;
   }
-  const sockets = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    socket.on('error', ignoreError);
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
-  });
-
   const port = await listenOn(server, parseListenAddress(options.address), options.socketMode);
   // Such as too many open files: it passes.
   server.on('error', ignoreError);
