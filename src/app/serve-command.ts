@@ -4,7 +4,7 @@ import { loadConfigFile } from '../config/load.ts';
 import { describeProblems } from '../config/problem.ts';
 import type { CompiledConfig } from '../config/load-outcome.ts';
 import { createLogger, type Logger } from '../telemetry/logger.ts';
-import { countBuffersAsHeap } from './collector-settings.ts';
+import { suitCollector } from './collector-settings.ts';
 import { type ConfigOrigin, type Service, startService } from './service.ts';
 import { parseWorkers, toWorkerCount, type WorkerCount } from './worker-count.ts';
 
@@ -27,7 +27,7 @@ export function serveCommand(): Command {
     .requiredOption('-c, --config <file>', 'configuration file (YAML)')
     .option('--workers <count>', 'threads that decide, each on a port of its own, or auto: one for each core (default: as configured, or 1)', parseWorkers)
     .action(async ({ config: file, workers: asked }: { config: string; workers?: WorkerCount }) => {
-      countBuffersAsHeap();
+      suitCollector();
       const outcome = loadConfigFile(file);
       if (!outcome.ok) {
         process.stderr.write(`fairlead: ${file} cannot be used:\n${describeProblems(outcome.problems)}\n`);
