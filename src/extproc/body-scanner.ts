@@ -1062,7 +1062,7 @@ export class BodyScanner {
 
   #hashUpTo(bytes: Buffer, pos: number): void {
     if (this.#prefix !== undefined && !this.#prefix.isFull && pos > this.#unhashedFrom) {
-      this.#prefix.update(bytes, this.#viewOf(bytes), this.#unhashedFrom, pos);
+      this.#prefix.update(bytes, this.#unhashedFrom, pos);
     }
     this.#unhashedFrom = pos;
   }
