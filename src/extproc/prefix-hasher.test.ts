@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Hash64 } from '../core/hash.ts';
 import { PrefixHasher } from './prefix-hasher.ts';
+import { pieceBytesMax, stage, stageStart } from './stage.ts';
 
 const factors = [0x239b961b, 0xab0e9789, 0x38b34ae5, 0xa1e38b93];
 const rotations = [15, 16, 17, 18];
@@ -12,6 +13,13 @@ const avalanche = (word: number): number => {
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
   return h ^ (h >>> 16);
 };
+
+/** Has a hasher take bytes as the scanner does. `offset`: how far into the stage. */
+function take(hasher: PrefixHasher, bytes: Buffer, offset = 0): void {
+  stage.fill(0xa5, stageStart);
+  stage.set(bytes, stageStart + offset);
+  hasher.update(stageStart + offset, stageStart + offset + bytes.length);
+}
 
 /** The hash as its description has it, a block at a time and without haste. */
 function hashBlocks(bytes: Buffer, blockBytes: number, blocksMax: number, { high, low }: Hash64): number[] {
@@ -40,11 +48,11 @@ describe('PrefixHasher', () => {
   it('gives what routers of other versions give', () => {
     const hasher = new PrefixHasher(100, 3, { high: 0xdeadbeef, low: 0x12345678 });
     const bytes = Buffer.from(Array.from({ length: 300 }, (_, i) => (i * 7) & 0xff));
-    hasher.update(bytes, 0, bytes.length);
+    take(hasher, bytes);
     expect(hasher.hashes).toEqual([8031684466887692, 1817363545823660, 4083730385666358]);
   });
 
-  it('hashes as described, however the bytes are cut and wherever they stand in their buffer', () => {
+  it('hashes as described, however the bytes are cut and wherever they stand on the stage', () => {
     const bytes = fc.oneof({ weight: 4, arbitrary: fc.uint8Array({ maxLength: 400 }) }, { weight: 1, arbitrary: fc.uint8Array({ minLength: 30_000, maxLength: 70_000, size: 'max' }) });
     const word = fc.integer({ min: 0, max: 0xffffffff });
     fc.assert(
@@ -54,17 +62,19 @@ describe('PrefixHasher', () => {
           blockBytes: fc.oneof(fc.constantFrom(1, 31, 32, 33, 64, 2_048, 20_000), fc.integer({ min: 1, max: 300 })),
           blocksMax: fc.integer({ min: 1, max: 400 }),
           seed: fc.record({ high: word, low: word }),
-          steps: fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 40_000 })), { minLength: 1, maxLength: 5 }),
+          offset: fc.integer({ min: 0, max: pieceBytesMax }),
+          steps: fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: pieceBytesMax })), { minLength: 1, maxLength: 5 }),
         }),
-        ({ bytes: drawn, blockBytes, blocksMax, seed, steps }) => {
+        ({ bytes: drawn, blockBytes, blocksMax, seed, offset, steps }) => {
           const body = Buffer.from(drawn);
           const hasher = new PrefixHasher(blockBytes, blocksMax, seed);
           // Another one is at work in between, as another request's body may be.
           const other = new PrefixHasher(7, 1_000);
           for (let from = 0, i = 0; from < body.length; i += 1) {
-            const to = Math.min(body.length, from + (steps[i % steps.length] ?? 1));
-            hasher.update(body, from, to);
-            other.update(body, 0, 10);
+            const step = Math.min(body.length - from, steps[i % steps.length] ?? 1);
+            const to = from + step;
+            take(hasher, body.subarray(from, to), Math.min(offset, pieceBytesMax - step));
+            take(other, body.subarray(0, 10));
             from = to;
           }
           const expected = hashBlocks(body, blockBytes, blocksMax, seed);

@@ -1,5 +1,6 @@
 import type { Hash64 } from '../core/hash.ts';
-import { addGroups, groupBytes, lanes, stage } from './hash-kernel.ts';
+import { groupBytes } from './hash-kernel.ts';
+import { addGroups, lanes, stage } from './stage.ts';
 
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per byte would cost time */
 
@@ -45,41 +46,37 @@ export class PrefixHasher {
     return (this.#blocksMax - this.hashes.length) * this.#blockBytes - this.#filled;
   }
 
-  /** Takes the bytes of [from, to); those after the last wanted block are ignored. */
-  update(bytes: Buffer, from: number, to: number): void {
+  /**
+   * Takes the bytes of [from, to) of the stage; those after the last wanted block are ignored. What stands on the stage just before `from`
+   * is overwritten.
+   */
+  update(from: number, to: number): void {
     const end = Math.min(to, from + this.bytesLeft);
     if (from >= end) return;
     lanes[0] = this.#lane1;
     lanes[1] = this.#lane2;
     lanes[2] = this.#lane3;
     lanes[3] = this.#lane4;
-    for (let pos = from; pos < end; ) {
-      const kept = this.#stageRest();
-      // A last group that is cut short is padded where it is.
-      const taken = Math.min(end - pos, stage.length - kept - groupBytes);
-      bytes.copy(stage, kept, pos, pos + taken);
-      this.#addStaged(kept, kept + taken);
-      pos += taken;
-    }
+    this.#addStaged(from - this.#stageRest(from), from, end);
     this.#lane1 = lanes[0];
     this.#lane2 = lanes[1];
     this.#lane3 = lanes[2];
     this.#lane4 = lanes[3];
   }
 
-  /** Puts the rest at the stage's beginning; gives how many bytes it has. */
-  #stageRest(): number {
+  /** Puts the rest on the stage just before `at`; gives how many bytes it has. */
+  #stageRest(at: number): number {
     const bytes = this.#filled % groupBytes;
     const rest = this.#rest;
-    if (rest !== undefined) for (let i = 0; i < bytes; i += 1) stage[i] = rest[i]!;
+    if (rest !== undefined) for (let i = 0; i < bytes; i += 1) stage[at - bytes + i] = rest[i]!;
     return bytes;
   }
 
-  /** Takes what is on the stage up to `end`; of that, `kept` bytes were counted before. */
-  #addStaged(kept: number, end: number): void {
-    let pos = 0;
-    let filled = this.#filled - kept;
-    for (let blockEnd = this.#blockBytes - filled; blockEnd <= end; blockEnd = pos + this.#blockBytes) {
+  /** Takes what is on the stage from `from`, where a group begins, up to `end`; what is before `counted` is counted already. */
+  #addStaged(from: number, counted: number, end: number): void {
+    let pos = from;
+    let filled = this.#filled - (counted - from);
+    for (let blockEnd = pos + this.#blockBytes - filled; blockEnd <= end; blockEnd = pos + this.#blockBytes) {
       this.#endBlock(pos, blockEnd);
       pos = blockEnd;
       filled = 0;
