@@ -359,31 +359,19 @@ export class BodyScanner {
     this.#limitScan();
     let pos = stageStart;
     while (pos < this.#stopAt && this.#current === 'scanning') {
-      switch (this.#state) {
-        case IN_STRING:
-          pos = this.#scanString(pos);
-          continue;
-        case IN_SKIPPED_STRING:
-          pos = this.#scanSkippedString(pos);
-          continue;
-        case IN_SKIPPED_CONTAINER:
-          pos = this.#scanSkippedContainer(pos);
-          continue;
-        case IN_NUMBER:
-          pos = this.#scanNumber(pos);
-          continue;
-        case IN_LITERAL:
-          pos = this.#scanLiteral(pos);
-          continue;
+      const state = this.#state;
+      if (state >= IN_STRING) {
+        pos = this.#scanWithin(state, pos);
+        continue;
       }
       const byte = bytes[pos]!;
       if (byte <= SPACE && isWhitespace(byte)) {
-        if (this.#state === AT_BODY) this.#state = AT_TOP;
-        else if (this.#state === AT_BOM_2 || this.#state === AT_BOM_3) this.#current = 'malformed';
+        if (state === AT_BODY) this.#state = AT_TOP;
+        else if (state === AT_BOM_2 || state === AT_BOM_3) this.#current = 'malformed';
         pos += 1;
         continue;
       }
-      switch (this.#state) {
+      switch (state) {
         case AT_VALUE:
           pos = this.#startValue(pos, byte);
           break;
@@ -424,6 +412,22 @@ export class BodyScanner {
     if (this.#current === 'scanning') this.#finishIfAnswered();
   }
 
+  /** Goes on within a value or a key. */
+  #scanWithin(state: number, pos: number): number {
+    switch (state) {
+      case IN_STRING:
+        return this.#scanString(pos);
+      case IN_SKIPPED_STRING:
+        return this.#scanSkippedString(pos);
+      case IN_NUMBER:
+        return this.#scanNumber(pos);
+      case IN_LITERAL:
+        return this.#scanLiteral(pos);
+      default:
+        return this.#scanSkippedContainer(pos);
+    }
+  }
+
   /** What comes before the top-level object's first key. */
   #scanStart(pos: number, byte: number): number {
     if (this.#state === AT_BODY && byte === 0xef) {
@@ -449,7 +453,11 @@ export class BodyScanner {
     const quote = plainStringEnd(pos, Math.min(this.#stopAt, pos + KEY_BYTES_MAX + 1));
     if (quote !== -1) {
       this.#matchKey(bytes, pos, quote);
-      return quote + 1;
+      const colon = quote + 1;
+      if (colon >= this.#stopAt || bytes[colon] !== COLON) return colon;
+      // Most often it follows at once.
+      this.#state = AT_VALUE;
+      return colon + 1;
     }
     this.#stringIsKey = true;
     this.#startString(true);
