@@ -178,6 +178,9 @@ interface CompiledPlan {
   readonly nodes: readonly PathNode[];
   readonly idByPath: ReadonlyMap<string, number>;
   readonly fieldCount: number;
+  /** What a scan begins with: copying is quicker than filling. */
+  readonly noValues: readonly undefined[];
+  readonly noneSettled: readonly false[];
   readonly wantPromptBytes: boolean;
   readonly wantPrefix: boolean;
   readonly toEnd: boolean;
@@ -274,8 +277,8 @@ export class BodyScanner {
     this.#plan = compiled;
     this.#scanBytesMax = plan.scanBytesMax;
     this.#prefix = compiled.wantPrefix ? new PrefixHasher(plan.prefixBlockBytes, plan.prefixBlocksMax, plan.prefixSeed) : undefined;
-    this.#values = new Array<undefined>(compiled.nodes.length).fill(undefined);
-    this.#settled = new Array<boolean>(compiled.nodes.length).fill(false);
+    this.#values = compiled.noValues.slice();
+    this.#settled = compiled.noneSettled.slice();
     this.#fieldsPending = compiled.fieldCount;
     this.#finishIfAnswered();
   }
@@ -377,8 +380,10 @@ export class BodyScanner {
           break;
         case AFTER_VALUE:
           if (byte === COMMA) {
-            this.#state = this.#innermostKind() === OBJECT ? AT_KEY : AT_VALUE;
             pos += 1;
+            if (this.#innermostKind() === ARRAY) this.#state = AT_VALUE;
+            else if (pos < this.#stopAt && bytes[pos] === QUOTE) pos = this.#startKey(pos + 1);
+            else this.#state = AT_KEY;
           } else {
             pos = this.#closeContainer(pos, byte);
           }
@@ -1163,6 +1168,8 @@ function compilePlan(plan: ScanPlan): CompiledPlan {
     nodes,
     idByPath,
     fieldCount: idByPath.size,
+    noValues: nodes.map(() => undefined),
+    noneSettled: nodes.map(() => false),
     wantPromptBytes: plan.wantPromptBytes && hasPrompt,
     wantPrefix: hasPrompt && plan.prefixBlockBytes > 0 && plan.prefixBlocksMax > 0,
     toEnd: plan.toEnd === true,
