@@ -25,6 +25,7 @@ import {
   shiftLeft,
   sixteenTimes,
   store,
+  tee,
   trailingZeros,
   when,
 } from './wasm-code.ts';
@@ -42,27 +43,32 @@ const end = 1;
 const byteAt = (offset: number): Code => loadByte(get(position), offset);
 const skip = (bytes: number): Code => set(position, add(get(position), i32(bytes)));
 
-/** What is looked for: any of a few bytes, each of which stands in a local sixteen times, so that it is not made anew at each step. */
+/** What is looked for: any of a few bytes. Each stands in a local sixteen times, so that it is not made anew at each step. */
 class Search {
   readonly #wanted: readonly number[];
-  readonly #firstLocal: number;
+  readonly #sixteen: number;
+  readonly #firstWanted: number;
 
+  /** `firstLocal`: of as many of sixteen bytes as {@link locals} tells. */
   constructor(wanted: readonly number[], firstLocal: number) {
     this.#wanted = wanted;
-    this.#firstLocal = firstLocal;
+    this.#sixteen = firstLocal;
+    this.#firstWanted = firstLocal + 1;
   }
 
   get locals(): number {
-    return this.#wanted.length;
+    return 1 + this.#wanted.length;
   }
 
   get start(): Code {
-    return this.#wanted.flatMap((byte, i) => set(this.#firstLocal + i, sixteenTimes(byte)));
+    return this.#wanted.flatMap((byte, i) => set(this.#firstWanted + i, sixteenTimes(byte)));
   }
 
   /** Of the sixteen bytes at an offset, those that are wanted have all their bits set, the others none. */
   at(offset: number): Code {
-    return this.#wanted.map((_, i) => equalBytes(loadSixteen(get(position), offset), get(this.#firstLocal + i))).reduce(orSixteen);
+    const first = equalBytes(tee(this.#sixteen, loadSixteen(get(position), offset)), get(this.#firstWanted));
+    const others = this.#wanted.slice(1).map((_, i) => equalBytes(get(this.#sixteen), get(this.#firstWanted + 1 + i)));
+    return others.reduce(orSixteen, first);
   }
 }
 

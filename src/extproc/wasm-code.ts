@@ -11,6 +11,8 @@ export type Code = readonly number[];
 export const i32 = (value: number): Code => [0x41, ...signed(value | 0)];
 export const get = (local: number): Code => [0x20, local];
 export const set = (local: number, value: Code): Code => [...value, 0x21, local];
+/** As {@link set}, and gives the value. */
+export const tee = (local: number, value: Code): Code => [...value, 0x22, local];
 export const add = (a: Code, b: Code): Code => [...a, ...b, 0x6a];
 export const multiply = (a: Code, b: Code): Code => [...a, ...b, 0x6c];
 export const and = (a: Code, b: Code): Code => [...a, ...b, 0x71];
