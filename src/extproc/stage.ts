@@ -16,7 +16,7 @@ const hexAt = escapesAt + tableBytes;
 /** Where a piece begins; there is room before it for what a hash has left over from the piece before. */
 export const stageStart = hexAt + tableBytes + groupBytes;
 /** The largest piece: two of the chunks that Envoy sends, and little enough to stay in the nearest cache. */
-export const pieceBytesMax = 32_768;
+export const pieceBytesMax = 16_384;
 /** After a piece, searches look at bytes that do not count, and a group is padded. */
 const marginBytes = Math.max(stepBytes, groupBytes);
 
