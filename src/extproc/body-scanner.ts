@@ -6,38 +6,14 @@
  * nobody asked about it follows quotes and brackets alone, and in text that is only measured it does not look for raw control
  * characters, so a body may be wrong there without being noticed. Whether an error is noticed, and everything else, depends on
  * the bytes and the plan, never on how the bytes were cut into chunks. To keep that so, every method below that reads ahead
- * within a chunk must come to the same result as the byte-by-byte path it shortens.
+ * within a chunk must come to the same result as the byte-by-byte path it shortens. The same goes for the pieces in which chunks are put
+ * on the stage, where all reading is done.
  */
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per byte would cost time */
 import { isUtf8 } from 'node:buffer';
-import type { Hash64 } from '../core/hash.ts';
 import { PrefixHasher } from './prefix-hasher.ts';
+import { type CompiledPlan, pathLevelsMax, type PathNode, type ScanPlan, toCompiled } from './scan-plan.ts';
 import { closingQuoteIn, escapedByte, hexValue, measureStringIn, pieceBytesMax, quoteOrBackslashIn, savedBytes, stage, stageStart } from './stage.ts';
-
-/** What to read. A plan is compiled once per object (by identity): make one per configuration, not per request, and do not change it. */
-export interface ScanPlan {
-  /** Paths of scalar fields to read, such as `model` or `metadata.user_id`: dots descend objects, at most 4 levels. */
-  readonly fields: readonly string[];
-  /** Top-level keys whose value is prompt text, such as `messages`. Empty: the prompt is neither measured nor hashed. */
-  readonly promptFields: readonly string[];
-  /** Measure the prompt's length: then the scan must reach the end of the body, or of the limit. */
-  readonly wantPromptBytes: boolean;
-  /** Hash the prompt in chained blocks of this many bytes; 0: no hashing. */
-  readonly prefixBlockBytes: number;
-  /** Blocks hashed, at most; 0: no hashing. */
-  readonly prefixBlocksMax: number;
-  /** What the hashes start from; absent: zeros. */
-  readonly prefixSeed?: Hash64;
-  /** Bytes looked at, at most. If more would be needed, the scan ends as `over-limit`. */
-  readonly scanBytesMax: number;
-  /**
-   * Lists of fields of which the first in order that has a value counts: once one has, those after it are not waited for. No field stands in
-   * two lists. A value is a number, or a string of 1 to 256 characters.
-   */
-  readonly alternatives?: readonly (readonly string[])[];
-  /** Go on to the end of the object though all is known, so that a field that comes a second time is noticed. */
-  readonly toEnd?: boolean;
-}
 
 /** Bytes of a body, from `start` up to `end`, which is not one of them. */
 export interface ByteRange {
@@ -63,8 +39,6 @@ const VALUE_BYTES_MAX = 1024;
 const ENOUGH_CHARS_MAX = 256;
 /** Characters of a number, where numbers are looked at; a longer one is malformed. */
 const NUMBER_CHARS_MAX = 32;
-/** Levels of a field path. */
-const PATH_LEVELS_MAX = 4;
 /** A string under a media key that is longer than this and has no space is not text. */
 const MEDIA_BYTES_MIN = 256;
 
@@ -114,7 +88,7 @@ const ESCAPE_LETTER = 1;
 const ESCAPE_HEX_FIRST = 2;
 const ESCAPE_HEX_LAST = 5;
 
-/** In place of a position in the chunk: below any. */
+/** In place of a position on the stage: below any. */
 const NOT_SEARCHED = -1;
 
 // Numbers (RFC 8259 section 6): one row per state, one column per kind of character.
@@ -162,34 +136,6 @@ const MEDIA_KEYS_BY_LENGTH: readonly (readonly Buffer[])[] = Array.from({ length
   MEDIA_KEYS.filter((key) => key.length === length).map((key) => Buffer.from(key)),
 );
 
-/** A node of the tree of asked paths; the root (id 0) stands for the top-level object. Ids are in preorder. */
-interface PathNode {
-  readonly id: number;
-  readonly key: Buffer;
-  readonly children: PathNode[];
-  isField: boolean;
-  isPrompt: boolean;
-  /** The ids from `id` to here, exclusive, are this node and all below it. */
-  idEnd: number;
-}
-
-interface CompiledPlan {
-  readonly root: PathNode;
-  readonly nodes: readonly PathNode[];
-  readonly idByPath: ReadonlyMap<string, number>;
-  readonly fieldCount: number;
-  /** What a scan begins with: copying is quicker than filling. */
-  readonly noValues: readonly undefined[];
-  readonly noneSettled: readonly false[];
-  readonly wantPromptBytes: boolean;
-  readonly wantPrefix: boolean;
-  readonly toEnd: boolean;
-  /** By a node's id: ids of what need not be known any more once that node has a value. */
-  readonly obsolete: readonly (readonly number[] | undefined)[];
-}
-
-const compiledPlans = new WeakMap<ScanPlan, CompiledPlan>();
-
 /** Reads one request body by one plan. Keeps no reference to the chunks it is given. */
 export class BodyScanner {
   readonly #plan: CompiledPlan;
@@ -197,8 +143,8 @@ export class BodyScanner {
   readonly #prefix: PrefixHasher | undefined;
   #current: ScanStatus = 'scanning';
   #bytesSeen = 0;
-  /** Where in the body the current chunk begins. */
-  #pieceStart = 0;
+  /** Added to a position on the stage, it gives the place in the body. */
+  #stageOffset = 0;
 
   // Answers, by node id.
   readonly #values: (string | number | boolean | undefined)[];
@@ -258,22 +204,18 @@ export class BodyScanner {
   #literal: Buffer = NULL;
   #literalBytes = 0;
 
-  // The current chunk.
+  // The current piece of a chunk, by positions on the stage.
   #pieceEnd = 0;
-  /** Where in the chunk the scan stops at the latest: its end, or the end of the last wanted prefix block if nothing else is wanted. */
+  /** Where the scan stops at the latest: its end, or the end of the last wanted prefix block if nothing else is wanted. */
   #stopAt = 0;
-  /** Where in the chunk the prompt bytes begin that are not hashed yet. */
+  /** Where the prompt bytes begin that are not hashed yet. */
   #unhashedFrom = 0;
-  // The next such byte in the chunk at or after the last place asked about, so that native searches go over the chunk once.
+  /** The next space at or after the last place asked about, so that searches go over the piece once. */
   #nextSpace = NOT_SEARCHED;
 
   /** @throws RangeError if the plan is not sound (a programming error: configuration is checked before). */
   constructor(plan: ScanPlan) {
-    let compiled = compiledPlans.get(plan);
-    if (compiled === undefined) {
-      compiled = compilePlan(plan);
-      compiledPlans.set(plan, compiled);
-    }
+    const compiled = toCompiled(plan);
     this.#plan = compiled;
     this.#scanBytesMax = plan.scanBytesMax;
     this.#prefix = compiled.wantPrefix ? new PrefixHasher(plan.prefixBlockBytes, plan.prefixBlocksMax, plan.prefixSeed) : undefined;
@@ -336,7 +278,7 @@ export class BodyScanner {
     for (let from = 0; from < length && this.#isScanning(); from += pieceBytesMax) {
       const to = Math.min(length, from + pieceBytesMax);
       bytes.set(to - from === chunk.length ? chunk : chunk.subarray(from, to), stageStart);
-      this.#pieceStart = this.#bytesSeen - stageStart;
+      this.#stageOffset = this.#bytesSeen - stageStart;
       this.#bytesSeen += to - from;
       this.#scan(stageStart + to - from);
     }
@@ -355,8 +297,11 @@ export class BodyScanner {
     return this.#current === 'scanning';
   }
 
+  /** Goes through the piece that is on the stage up to `end`. */
   #scan(end: number): void {
     this.#pieceEnd = end;
+    // No search for a space goes further.
+    bytes[end] = SPACE;
     this.#unhashedFrom = stageStart;
     this.#nextSpace = NOT_SEARCHED;
     this.#limitScan();
@@ -412,7 +357,7 @@ export class BodyScanner {
           pos = this.#scanStart(pos, byte);
       }
     }
-    // Hash what this chunk brought, up to the place of an error if there was one.
+    // Hash what this piece brought, up to the place of an error if there was one.
     if (this.#inPrompt) this.#hashUpTo(pos);
     if (this.#current === 'scanning') this.#finishIfAnswered();
   }
@@ -479,7 +424,7 @@ export class BodyScanner {
   #matchKey(source: Buffer, from: number, to: number): void {
     this.#endKey();
     if (this.#measuring) this.#underMediaKey = isMediaKey(source, from, to);
-    const parent = this.#depth <= PATH_LEVELS_MAX ? this.#nodeAtDepth[this.#depth] : undefined;
+    const parent = this.#depth <= pathLevelsMax ? this.#nodeAtDepth[this.#depth] : undefined;
     if (parent === undefined) return;
     for (const node of parent.children) {
       if (!equalsBytes(source, from, to, node.key)) continue;
@@ -582,7 +527,7 @@ export class BodyScanner {
     const bit = 1 << (depth & 31);
     this.#kinds[word] = kind === OBJECT ? this.#kinds[word]! | bit : this.#kinds[word]! & ~bit;
     this.#depth = depth + 1;
-    if (depth <= PATH_LEVELS_MAX) this.#nodeAtDepth[depth + 1] = this.#valueNode;
+    if (depth <= pathLevelsMax) this.#nodeAtDepth[depth + 1] = this.#valueNode;
     this.#valueNode = undefined;
     this.#underMediaKey = false;
     return true;
@@ -611,7 +556,7 @@ export class BodyScanner {
       // The whole object was seen. What may follow is not looked at, so that the answer need not wait for the end of the stream.
       this.#current = 'done';
     } else {
-      this.#endValue(pos, depth <= PATH_LEVELS_MAX + 1 ? this.#nodeAtDepth[depth] : undefined);
+      this.#endValue(pos, depth <= pathLevelsMax + 1 ? this.#nodeAtDepth[depth] : undefined);
     }
     return pos + 1;
   }
@@ -654,7 +599,7 @@ export class BodyScanner {
   #startStringValue(pos: number): number {
     const node = this.#valueNode;
     const isAsked = node !== undefined && node.isField;
-    if (isAsked) this.#valueStart = this.#pieceStart + pos - 1;
+    if (isAsked) this.#valueStart = this.#stageOffset + pos - 1;
     if (isAsked && !this.#underMediaKey) {
       const quote = plainStringEnd(pos, Math.min(this.#stopAt, pos + VALUE_BYTES_MAX + 1));
       if (quote !== -1) {
@@ -693,7 +638,7 @@ export class BodyScanner {
     this.#hasSpace = false;
   }
 
-  /** Goes on within a string whose contents matter; returns where it ended, or came to be skipped, or the chunk's end. */
+  /** Goes on within a string whose contents matter; returns where it ended, or came to be skipped, or the piece's end. */
   #scanString(from: number): number {
     const end = this.#stopAt;
     let pos = from;
@@ -726,7 +671,7 @@ export class BodyScanner {
 
   /**
    * The quick way through a string that is only measured. Stops at the closing quote, where the scan stops, or at an escape sequence that
-   * is not sound, not wholly in the chunk, or the first half of what may be a surrogate pair cut by the chunk's end.
+   * is not sound, not wholly in the piece, or the first half of what may be a surrogate pair cut by the piece's end.
    */
   #measureString(from: number): number {
     const end = this.#stopAt;
@@ -749,7 +694,7 @@ export class BodyScanner {
     return pos;
   }
 
-  /** An escape sequence from its backslash on, if it is sound and wholly in the chunk; otherwise only the backslash. */
+  /** An escape sequence from its backslash on, if it is sound and wholly in the piece; otherwise only the backslash. */
   #scanWholeEscape(pos: number): number {
     const end = this.#stopAt;
     if (pos + 2 <= end) {
@@ -899,7 +844,7 @@ export class BodyScanner {
 
   /** The asked string at `node` ends with the quote at `pos`. */
   #keepRange(node: PathNode, pos: number): void {
-    (this.#ranges ??= [])[node.id] = { start: this.#valueStart, end: this.#pieceStart + pos + 1 };
+    (this.#ranges ??= [])[node.id] = { start: this.#valueStart, end: this.#stageOffset + pos + 1 };
   }
 
   #scanSkippedString(from: number): number {
@@ -908,7 +853,7 @@ export class BodyScanner {
   }
 
   /**
-   * The closing quote of a string whose contents do not matter; -1 if the chunk ends before it. Looks for quotes alone: the backslashes just
+   * The closing quote of a string whose contents do not matter; -1 if the piece ends before it. Looks for quotes alone: the backslashes just
    * before one tell whether it is escaped.
    */
   #skipString(from: number): number {
@@ -947,7 +892,7 @@ export class BodyScanner {
       this.#matchDataUrl(bytes[pos]!);
     }
     if (this.#hasSpace) return;
-    if (this.#nextSpace < from) this.#nextSpace = nextSpaceFrom(from);
+    if (this.#nextSpace < from) this.#nextSpace = bytes.indexOf(SPACE, from);
     this.#hasSpace = this.#nextSpace < to;
   }
 
@@ -1036,7 +981,7 @@ export class BodyScanner {
     this.#unhashedFrom = pos;
   }
 
-  /** Sets where in the chunk to stop: if prefix blocks are all that is still wanted, where the last one ends. */
+  /** Sets where to stop: if prefix blocks are all that is still wanted, where the last one ends. */
   #limitScan(): void {
     this.#stopAt = this.#pieceEnd;
     if (this.#prefix === undefined || !this.#inPrompt || this.#fieldsPending > 0 || this.#plan.wantPromptBytes || this.#plan.toEnd) return;
@@ -1046,12 +991,6 @@ export class BodyScanner {
 
 function isWhitespace(byte: number): boolean {
   return byte === SPACE || byte === 0x0a || byte === 0x0d || byte === 0x09;
-}
-
-/** The next space on the stage, be it after the piece; the stage's end if there is none. */
-function nextSpaceFrom(from: number): number {
-  const at = bytes.indexOf(SPACE, from);
-  return at === -1 ? bytes.length : at;
 }
 
 /** Whether what stands at `at` is escaped: an odd number of backslashes comes just before it, none of them before `start`. */
@@ -1114,83 +1053,6 @@ function isMediaKey(source: Buffer, from: number, to: number): boolean {
     if (equalsBytes(source, from, to, candidates[i]!)) return true;
   }
   return false;
-}
-
-function compilePlan(plan: ScanPlan): CompiledPlan {
-  for (const name of ['prefixBlockBytes', 'prefixBlocksMax', 'scanBytesMax'] as const) {
-    if (!Number.isSafeInteger(plan[name]) || plan[name] < 0) throw new RangeError(`${name} must be a whole number, 0 or more`);
-  }
-  // A tree of maps first, since ids in preorder can only be given once all paths are in.
-  interface Draft {
-    readonly children: Map<string, Draft>;
-    isField: boolean;
-    isPrompt: boolean;
-  }
-  const createDraft = (): Draft => ({ children: new Map(), isField: false, isPrompt: false });
-  const childOf = (parent: Draft, key: string): Draft => {
-    const child = parent.children.get(key) ?? createDraft();
-    parent.children.set(key, child);
-    return child;
-  };
-  const top = createDraft();
-  for (const path of plan.fields) {
-    const keys = path.split('.');
-    if (keys.length > PATH_LEVELS_MAX || keys.includes('')) {
-      throw new RangeError(`field path '${path}' must have 1 to ${PATH_LEVELS_MAX} keys, none of them empty`);
-    }
-    keys.reduce(childOf, top).isField = true;
-  }
-  for (const key of plan.promptFields) childOf(top, key).isPrompt = true;
-
-  const nodes: PathNode[] = [];
-  const idByPath = new Map<string, number>();
-  const addNode = (draft: Draft, key: string, path: string): PathNode => {
-    const node: PathNode = {
-      id: nodes.length,
-      key: Buffer.from(key),
-      children: [],
-      isField: draft.isField,
-      isPrompt: draft.isPrompt,
-      idEnd: 0,
-    };
-    nodes.push(node);
-    if (node.isField) idByPath.set(path, node.id);
-    for (const [childKey, child] of draft.children) {
-      node.children.push(addNode(child, childKey, path === '' ? childKey : `${path}.${childKey}`));
-    }
-    node.idEnd = nodes.length;
-    return node;
-  };
-  const root = addNode(top, '', '');
-  const hasPrompt = plan.promptFields.length > 0;
-  return {
-    root,
-    nodes,
-    idByPath,
-    fieldCount: idByPath.size,
-    noValues: nodes.map(() => undefined),
-    noneSettled: nodes.map(() => false),
-    wantPromptBytes: plan.wantPromptBytes && hasPrompt,
-    wantPrefix: hasPrompt && plan.prefixBlockBytes > 0 && plan.prefixBlocksMax > 0,
-    toEnd: plan.toEnd === true,
-    obsolete: findObsolete(plan.alternatives ?? [], idByPath),
-  };
-}
-
-function findObsolete(alternatives: readonly (readonly string[])[], idByPath: ReadonlyMap<string, number>): (readonly number[] | undefined)[] {
-  const obsolete: (readonly number[] | undefined)[] = [];
-  for (const list of alternatives) {
-    const ids = list.map((path) => {
-      const id = idByPath.get(path);
-      if (id === undefined) throw new RangeError(`alternative '${path}' is not among the fields`);
-      return id;
-    });
-    ids.forEach((id, i) => {
-      if (obsolete[id] !== undefined) throw new RangeError(`'${list[i]!}' is an alternative twice`);
-      obsolete[id] = ids.slice(i + 1);
-    });
-  }
-  return obsolete;
 }
 
 /** Whether a value is one that a fact can be. */

@@ -1,10 +1,11 @@
 import { hash } from 'node:crypto';
 import { type FactNeed, prefixBlockTokens, type RequestFacts } from '../core/request-facts.ts';
 import type { Hash64 } from '../core/hash.ts';
-import type { BodyScanner, ScanPlan } from './body-scanner.ts';
+import type { BodyScanner } from './body-scanner.ts';
 import { readForwardedAddress, toClientNetwork } from './client-address.ts';
 import type { HeaderMap, HeaderValue } from './messages.ts';
 import { toPromptFields } from './prompt-fields.ts';
+import type { ScanPlan } from './scan-plan.ts';
 import type { CookieReading, SessionCookies } from './session-cookie.ts';
 import { HeaderView } from './wire/processing-request.ts';
 
