@@ -6,37 +6,14 @@
  * nobody asked about it follows quotes and brackets alone, and in text that is only measured it does not look for raw control
  * characters, so a body may be wrong there without being noticed. Whether an error is noticed, and everything else, depends on
  * the bytes and the plan, never on how the bytes were cut into chunks. To keep that so, every method below that reads ahead
- * within a chunk must come to the same result as the byte-by-byte path it shortens.
+ * within a chunk must come to the same result as the byte-by-byte path it shortens. The same goes for the pieces in which chunks are put
+ * on the stage, where all reading is done.
  */
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per byte would cost time */
 import { isUtf8 } from 'node:buffer';
-import type { Hash64 } from '../core/hash.ts';
 import { PrefixHasher } from './prefix-hasher.ts';
-
-/** What to read. A plan is compiled once per object (by identity): make one per configuration, not per request, and do not change it. */
-export interface ScanPlan {
-  /** Paths of scalar fields to read, such as `model` or `metadata.user_id`: dots descend objects, at most 4 levels. */
-  readonly fields: readonly string[];
-  /** Top-level keys whose value is prompt text, such as `messages`. Empty: the prompt is neither measured nor hashed. */
-  readonly promptFields: readonly string[];
-  /** Measure the prompt's length: then the scan must reach the end of the body, or of the limit. */
-  readonly wantPromptBytes: boolean;
-  /** Hash the prompt in chained blocks of this many bytes; 0: no hashing. */
-  readonly prefixBlockBytes: number;
-  /** Blocks hashed, at most; 0: no hashing. */
-  readonly prefixBlocksMax: number;
-  /** What the hashes start from; absent: zeros. */
-  readonly prefixSeed?: Hash64;
-  /** Bytes looked at, at most. If more would be needed, the scan ends as `over-limit`. */
-  readonly scanBytesMax: number;
-  /**
-   * Lists of fields of which the first in order that has a value counts: once one has, those after it are not waited for. No field stands in
-   * two lists. A value is a number, or a string of 1 to 256 characters.
-   */
-  readonly alternatives?: readonly (readonly string[])[];
-  /** Go on to the end of the object though all is known, so that a field that comes a second time is noticed. */
-  readonly toEnd?: boolean;
-}
+import { type CompiledPlan, pathLevelsMax, type PathNode, type ScanPlan, toCompiled } from './scan-plan.ts';
+import { closingQuoteIn, escapedByte, hexValue, measureStringIn, pieceBytesMax, quoteOrBackslashIn, savedBytes, stage, stageStart } from './stage.ts';
 
 /** Bytes of a body, from `start` up to `end`, which is not one of them. */
 export interface ByteRange {
@@ -62,12 +39,8 @@ const VALUE_BYTES_MAX = 1024;
 const ENOUGH_CHARS_MAX = 256;
 /** Characters of a number, where numbers are looked at; a longer one is malformed. */
 const NUMBER_CHARS_MAX = 32;
-/** Levels of a field path. */
-const PATH_LEVELS_MAX = 4;
 /** A string under a media key that is longer than this and has no space is not text. */
 const MEDIA_BYTES_MIN = 256;
-/** Bytes of a string looked at here before a native search takes over: its call costs about as much as these. */
-const NEAR_BYTES = 128;
 
 const SPACE = 0x20;
 const QUOTE = 0x22;
@@ -115,22 +88,8 @@ const ESCAPE_LETTER = 1;
 const ESCAPE_HEX_FIRST = 2;
 const ESCAPE_HEX_LAST = 5;
 
-/** In place of a position in the chunk: below any. */
+/** In place of a position on the stage: below any. */
 const NOT_SEARCHED = -1;
-
-/** The byte an escape letter stands for; 0: no such escape. `u` is not among them. */
-const ESCAPED_BYTE = new Uint8Array(256);
-for (const [letter, byte] of ['""', '\\\\', '//', 'b\b', 'f\f', 'n\n', 'r\r', 't\t']) {
-  ESCAPED_BYTE[letter!.charCodeAt(0)] = byte!.charCodeAt(0);
-}
-
-/** The value of a hex digit, -1 for any other byte. */
-const HEX_VALUE = new Int8Array(256).fill(-1);
-for (let value = 0; value < 16; value += 1) {
-  const digit = value.toString(16);
-  HEX_VALUE[digit.charCodeAt(0)] = value;
-  HEX_VALUE[digit.toUpperCase().charCodeAt(0)] = value;
-}
 
 // Numbers (RFC 8259 section 6): one row per state, one column per kind of character.
 const NUMBER_OTHER = 0;
@@ -163,6 +122,9 @@ const NULL = Buffer.from('null');
 const NOTHING = Buffer.alloc(0);
 const NO_HASHES: readonly number[] = [];
 
+/** What is scanned. The compiler takes a constant of this file for one, but not an imported one. */
+const bytes = stage;
+
 const DATA_URL_START = Buffer.from('data:');
 
 /**
@@ -174,31 +136,6 @@ const MEDIA_KEYS_BY_LENGTH: readonly (readonly Buffer[])[] = Array.from({ length
   MEDIA_KEYS.filter((key) => key.length === length).map((key) => Buffer.from(key)),
 );
 
-/** A node of the tree of asked paths; the root (id 0) stands for the top-level object. Ids are in preorder. */
-interface PathNode {
-  readonly id: number;
-  readonly key: Buffer;
-  readonly children: PathNode[];
-  isField: boolean;
-  isPrompt: boolean;
-  /** The ids from `id` to here, exclusive, are this node and all below it. */
-  idEnd: number;
-}
-
-interface CompiledPlan {
-  readonly root: PathNode;
-  readonly nodes: readonly PathNode[];
-  readonly idByPath: ReadonlyMap<string, number>;
-  readonly fieldCount: number;
-  readonly wantPromptBytes: boolean;
-  readonly wantPrefix: boolean;
-  readonly toEnd: boolean;
-  /** By a node's id: ids of what need not be known any more once that node has a value. */
-  readonly obsolete: readonly (readonly number[] | undefined)[];
-}
-
-const compiledPlans = new WeakMap<ScanPlan, CompiledPlan>();
-
 /** Reads one request body by one plan. Keeps no reference to the chunks it is given. */
 export class BodyScanner {
   readonly #plan: CompiledPlan;
@@ -206,8 +143,8 @@ export class BodyScanner {
   readonly #prefix: PrefixHasher | undefined;
   #current: ScanStatus = 'scanning';
   #bytesSeen = 0;
-  /** Where in the body the current chunk begins. */
-  #chunkStart = 0;
+  /** Added to a position on the stage, it gives the place in the body. */
+  #stageOffset = 0;
 
   // Answers, by node id.
   readonly #values: (string | number | boolean | undefined)[];
@@ -267,30 +204,23 @@ export class BodyScanner {
   #literal: Buffer = NULL;
   #literalBytes = 0;
 
-  // The current chunk.
-  #chunkBytes = 0;
-  /** Where in the chunk the scan stops at the latest: its end, or the end of the last wanted prefix block if nothing else is wanted. */
+  // The current piece of a chunk, by positions on the stage.
+  #pieceEnd = 0;
+  /** Where the scan stops at the latest: its end, or the end of the last wanted prefix block if nothing else is wanted. */
   #stopAt = 0;
-  /** Where in the chunk the prompt bytes begin that are not hashed yet. */
+  /** Where the prompt bytes begin that are not hashed yet. */
   #unhashedFrom = 0;
-  // The next such byte in the chunk at or after the last place asked about, so that native searches go over the chunk once.
-  #nextQuote = NOT_SEARCHED;
-  #nextBackslash = NOT_SEARCHED;
+  /** The next space at or after the last place asked about, so that searches go over the piece once. */
   #nextSpace = NOT_SEARCHED;
-  #view: DataView | undefined;
 
   /** @throws RangeError if the plan is not sound (a programming error: configuration is checked before). */
   constructor(plan: ScanPlan) {
-    let compiled = compiledPlans.get(plan);
-    if (compiled === undefined) {
-      compiled = compilePlan(plan);
-      compiledPlans.set(plan, compiled);
-    }
+    const compiled = toCompiled(plan);
     this.#plan = compiled;
     this.#scanBytesMax = plan.scanBytesMax;
     this.#prefix = compiled.wantPrefix ? new PrefixHasher(plan.prefixBlockBytes, plan.prefixBlocksMax, plan.prefixSeed) : undefined;
-    this.#values = new Array<undefined>(compiled.nodes.length).fill(undefined);
-    this.#settled = new Array<boolean>(compiled.nodes.length).fill(false);
+    this.#values = compiled.noValues.slice();
+    this.#settled = compiled.noneSettled.slice();
     this.#fieldsPending = compiled.fieldCount;
     this.#finishIfAnswered();
   }
@@ -348,13 +278,15 @@ export class BodyScanner {
   /** Feeds the next chunk, of any size. Once a status other than `scanning` was returned, chunks are ignored. Never throws. */
   push(chunk: Uint8Array): ScanStatus {
     if (this.#current !== 'scanning') return this.#current;
-    let bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
-    const bytesLeft = this.#scanBytesMax - this.#bytesSeen;
-    const isOver = bytes.length > bytesLeft;
-    if (isOver) bytes = bytes.subarray(0, bytesLeft);
-    this.#chunkStart = this.#bytesSeen;
-    this.#bytesSeen += bytes.length;
-    this.#scan(bytes);
+    const isOver = chunk.length > this.#scanBytesMax - this.#bytesSeen;
+    const length = isOver ? this.#scanBytesMax - this.#bytesSeen : chunk.length;
+    for (let from = 0; from < length && this.#isScanning(); from += pieceBytesMax) {
+      const to = Math.min(length, from + pieceBytesMax);
+      bytes.set(to - from === chunk.length ? chunk : chunk.subarray(from, to), stageStart);
+      this.#stageOffset = this.#bytesSeen - stageStart;
+      this.#bytesSeen += to - from;
+      this.#scan(stageStart + to - from);
+    }
     if (isOver && this.#isScanning()) this.#current = 'over-limit';
     return this.#current;
   }
@@ -370,49 +302,40 @@ export class BodyScanner {
     return this.#current === 'scanning';
   }
 
-  #scan(bytes: Buffer): void {
-    this.#chunkBytes = bytes.length;
-    this.#unhashedFrom = 0;
-    this.#nextQuote = NOT_SEARCHED;
-    this.#nextBackslash = NOT_SEARCHED;
+  /** Goes through the piece that is on the stage up to `end`. */
+  #scan(end: number): void {
+    this.#pieceEnd = end;
+    // No search for a space goes further.
+    bytes[end] = SPACE;
+    this.#unhashedFrom = stageStart;
     this.#nextSpace = NOT_SEARCHED;
     this.#limitScan();
-    let pos = 0;
+    let pos = stageStart;
     while (pos < this.#stopAt && this.#current === 'scanning') {
-      switch (this.#state) {
-        case IN_STRING:
-          pos = this.#scanString(bytes, pos);
-          continue;
-        case IN_SKIPPED_STRING:
-          pos = this.#scanSkippedString(bytes, pos);
-          continue;
-        case IN_SKIPPED_CONTAINER:
-          pos = this.#scanSkippedContainer(bytes, pos);
-          continue;
-        case IN_NUMBER:
-          pos = this.#scanNumber(bytes, pos);
-          continue;
-        case IN_LITERAL:
-          pos = this.#scanLiteral(bytes, pos);
-          continue;
+      const state = this.#state;
+      if (state >= IN_STRING) {
+        pos = this.#scanWithin(state, pos);
+        continue;
       }
       const byte = bytes[pos]!;
       if (byte <= SPACE && isWhitespace(byte)) {
-        if (this.#state === AT_BODY) this.#state = AT_TOP;
-        else if (this.#state === AT_BOM_2 || this.#state === AT_BOM_3) this.#current = 'malformed';
+        if (state === AT_BODY) this.#state = AT_TOP;
+        else if (state === AT_BOM_2 || state === AT_BOM_3) this.#current = 'malformed';
         pos += 1;
         continue;
       }
-      switch (this.#state) {
+      switch (state) {
         case AT_VALUE:
-          pos = this.#startValue(bytes, pos, byte);
+          pos = this.#startValue(pos, byte);
           break;
         case AFTER_VALUE:
           if (byte === COMMA) {
-            this.#state = this.#innermostKind() === OBJECT ? AT_KEY : AT_VALUE;
             pos += 1;
+            if (this.#innermostKind() === ARRAY) this.#state = AT_VALUE;
+            else if (pos < this.#stopAt && bytes[pos] === QUOTE) pos = this.#startKey(pos + 1);
+            else this.#state = AT_KEY;
           } else {
-            pos = this.#closeContainer(bytes, pos, byte);
+            pos = this.#closeContainer(pos, byte);
           }
           break;
         case AT_COLON:
@@ -425,24 +348,39 @@ export class BodyScanner {
           break;
         case AT_KEY:
           if (byte !== QUOTE) this.#current = 'malformed';
-          else pos = this.#startKey(bytes, pos + 1);
+          else pos = this.#startKey(pos + 1);
           break;
         case AT_FIRST_KEY:
-          if (byte === QUOTE) pos = this.#startKey(bytes, pos + 1);
-          else if (byte === CLOSE_BRACE) pos = this.#closeContainer(bytes, pos, byte);
+          if (byte === QUOTE) pos = this.#startKey(pos + 1);
+          else if (byte === CLOSE_BRACE) pos = this.#closeContainer(pos, byte);
           else this.#current = 'malformed';
           break;
         case AT_FIRST_ELEMENT:
-          pos = byte === CLOSE_BRACKET ? this.#closeContainer(bytes, pos, byte) : this.#startValue(bytes, pos, byte);
+          pos = byte === CLOSE_BRACKET ? this.#closeContainer(pos, byte) : this.#startValue(pos, byte);
           break;
         default:
           pos = this.#scanStart(pos, byte);
       }
     }
-    // Hash what this chunk brought, up to the place of an error if there was one.
-    if (this.#inPrompt) this.#hashUpTo(bytes, pos);
+    // Hash what this piece brought, up to the place of an error if there was one.
+    if (this.#inPrompt) this.#hashUpTo(pos);
     if (this.#current === 'scanning') this.#finishIfAnswered();
-    this.#view = undefined;
+  }
+
+  /** Goes on within a value or a key. */
+  #scanWithin(state: number, pos: number): number {
+    switch (state) {
+      case IN_STRING:
+        return this.#scanString(pos);
+      case IN_SKIPPED_STRING:
+        return this.#scanSkippedString(pos);
+      case IN_NUMBER:
+        return this.#scanNumber(pos);
+      case IN_LITERAL:
+        return this.#scanLiteral(pos);
+      default:
+        return this.#scanSkippedContainer(pos);
+    }
   }
 
   /** What comes before the top-level object's first key. */
@@ -465,12 +403,16 @@ export class BodyScanner {
   }
 
   /** The opening quote of a key was before `pos`. */
-  #startKey(bytes: Buffer, pos: number): number {
+  #startKey(pos: number): number {
     this.#underMediaKey = false;
-    const quote = plainStringEnd(bytes, pos, Math.min(this.#stopAt, pos + KEY_BYTES_MAX + 1));
+    const quote = plainStringEnd(pos, Math.min(this.#stopAt, pos + KEY_BYTES_MAX + 1));
     if (quote !== -1) {
       this.#matchKey(bytes, pos, quote);
-      return quote + 1;
+      const colon = quote + 1;
+      if (colon >= this.#stopAt || bytes[colon] !== COLON) return colon;
+      // Most often it follows at once.
+      this.#state = AT_VALUE;
+      return colon + 1;
     }
     this.#stringIsKey = true;
     this.#startString(true);
@@ -487,7 +429,7 @@ export class BodyScanner {
   #matchKey(source: Buffer, from: number, to: number): void {
     this.#endKey();
     if (this.#measuring) this.#underMediaKey = isMediaKey(source, from, to);
-    const parent = this.#depth <= PATH_LEVELS_MAX ? this.#nodeAtDepth[this.#depth] : undefined;
+    const parent = this.#depth <= pathLevelsMax ? this.#nodeAtDepth[this.#depth] : undefined;
     if (parent === undefined) return;
     for (const node of parent.children) {
       if (!equalsBytes(source, from, to, node.key)) continue;
@@ -502,11 +444,11 @@ export class BodyScanner {
     }
   }
 
-  #startValue(bytes: Buffer, pos: number, byte: number): number {
+  #startValue(pos: number, byte: number): number {
     if (this.#depth === 1 && this.#valueIsPrompt) this.#enterPrompt(pos);
     switch (byte) {
       case QUOTE:
-        return this.#startStringValue(bytes, pos + 1);
+        return this.#startStringValue(pos + 1);
       case OPEN_BRACE: {
         const isWanted = this.#measuring || (this.#valueNode !== undefined && this.#valueNode.children.length > 0);
         if (this.#openContainer(OBJECT)) this.#enterContainer(isWanted, AT_FIRST_KEY);
@@ -539,13 +481,13 @@ export class BodyScanner {
   }
 
   /** A value is over; `node` is the asked path it was at. `textEnd` is where its bytes end, without a closing bracket or quote. */
-  #endValue(bytes: Buffer, textEnd: number, node: PathNode | undefined): void {
+  #endValue(textEnd: number, node: PathNode | undefined): void {
     this.#state = AFTER_VALUE;
     this.#valueNode = undefined;
     this.#underMediaKey = false;
     const endsPrompt = this.#inPrompt && this.#depth === 1;
     if (endsPrompt) {
-      this.#hashUpTo(bytes, textEnd);
+      this.#hashUpTo(textEnd);
       this.#inPrompt = false;
       this.#measuring = false;
     }
@@ -590,7 +532,7 @@ export class BodyScanner {
     const bit = 1 << (depth & 31);
     this.#kinds[word] = kind === OBJECT ? this.#kinds[word]! | bit : this.#kinds[word]! & ~bit;
     this.#depth = depth + 1;
-    if (depth <= PATH_LEVELS_MAX) this.#nodeAtDepth[depth + 1] = this.#valueNode;
+    if (depth <= pathLevelsMax) this.#nodeAtDepth[depth + 1] = this.#valueNode;
     this.#valueNode = undefined;
     this.#underMediaKey = false;
     return true;
@@ -608,7 +550,7 @@ export class BodyScanner {
   }
 
   /** `byte` should close the innermost container, which is not a skipped one. Returns the position after it. */
-  #closeContainer(bytes: Buffer, pos: number, byte: number): number {
+  #closeContainer(pos: number, byte: number): number {
     if (byte !== (this.#innermostKind() === OBJECT ? CLOSE_BRACE : CLOSE_BRACKET)) {
       this.#current = 'malformed';
       return pos;
@@ -619,19 +561,19 @@ export class BodyScanner {
       // The whole object was seen. What may follow is not looked at, so that the answer need not wait for the end of the stream.
       this.#current = 'done';
     } else {
-      this.#endValue(bytes, pos, depth <= PATH_LEVELS_MAX + 1 ? this.#nodeAtDepth[depth] : undefined);
+      this.#endValue(pos, depth <= pathLevelsMax + 1 ? this.#nodeAtDepth[depth] : undefined);
     }
     return pos + 1;
   }
 
-  #scanSkippedContainer(bytes: Buffer, from: number): number {
+  #scanSkippedContainer(from: number): number {
     let pos = from;
     const end = this.#stopAt;
     while (pos < end) {
       const byte = bytes[pos]!;
       if (byte === QUOTE) {
-        const plainEnd = shortPlainStringEnd(bytes, pos + 1, end);
-        pos = plainEnd === -1 ? this.#skipString(bytes, pos + 1) : plainEnd;
+        const plainEnd = shortPlainStringEnd(pos + 1, end);
+        pos = plainEnd === -1 ? this.#skipString(pos + 1) : plainEnd;
         if (pos === -1) {
           this.#state = IN_SKIPPED_STRING;
           return end;
@@ -642,7 +584,7 @@ export class BodyScanner {
         } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) {
           if (this.#depth === this.#skippedDepth) {
             this.#skippedDepth = 0;
-            return this.#closeContainer(bytes, pos, byte);
+            return this.#closeContainer(pos, byte);
           }
           if (byte !== (this.#innermostKind() === OBJECT ? CLOSE_BRACE : CLOSE_BRACKET)) {
             this.#current = 'malformed';
@@ -659,27 +601,32 @@ export class BodyScanner {
   // Strings.
 
   /** The opening quote of a string value was before `pos`. */
-  #startStringValue(bytes: Buffer, pos: number): number {
+  #startStringValue(pos: number): number {
     const node = this.#valueNode;
     const isAsked = node !== undefined && node.isField;
-    if (isAsked) this.#valueStart = this.#chunkStart + pos - 1;
+    if (isAsked) this.#valueStart = this.#stageOffset + pos - 1;
     if (isAsked && !this.#underMediaKey) {
-      const quote = plainStringEnd(bytes, pos, Math.min(this.#stopAt, pos + VALUE_BYTES_MAX + 1));
+      const quote = plainStringEnd(pos, Math.min(this.#stopAt, pos + VALUE_BYTES_MAX + 1));
       if (quote !== -1) {
         this.#values[node.id] = decodeText(bytes, pos, quote);
         this.#keepRange(node, quote);
         if (this.#measuring) this.#textBytes += quote - pos;
-        this.#endValue(bytes, quote, node);
+        this.#endValue(quote, node);
         return quote + 1;
       }
     }
     if (this.#measuring && !isAsked && !this.#underMediaKey) {
-      const end = this.#findQuoteOrBackslash(bytes, pos);
+      const end = measureStringIn(pos, this.#stopAt);
+      const textBytes = end - pos - savedBytes[0]!;
       if (end < this.#stopAt && bytes[end] === QUOTE) {
-        this.#textBytes += end - pos;
-        this.#endValue(bytes, end, node);
+        this.#textBytes += textBytes;
+        this.#endValue(end, node);
         return end + 1;
       }
+      this.#stringIsKey = false;
+      this.#startString(false);
+      this.#stringBytes = textBytes;
+      return end;
     }
     this.#stringIsKey = false;
     this.#startString(isAsked);
@@ -696,29 +643,29 @@ export class BodyScanner {
     this.#hasSpace = false;
   }
 
-  /** Goes on within a string whose contents matter; returns where it ended, or came to be skipped, or the chunk's end. */
-  #scanString(bytes: Buffer, from: number): number {
+  /** Goes on within a string whose contents matter; returns where it ended, or came to be skipped, or the piece's end. */
+  #scanString(from: number): number {
     const end = this.#stopAt;
     let pos = from;
     const isOnlyMeasured = !this.#keeping && !this.#underMediaKey;
     while (pos < end) {
       if (this.#escape !== ESCAPE_NONE) {
-        pos = this.#scanEscape(bytes, pos);
+        pos = this.#scanEscape(pos);
       } else if (isOnlyMeasured && this.#highSurrogate === 0) {
-        pos = this.#measureString(bytes, pos);
+        pos = this.#measureString(pos);
         if (pos === end) return pos;
         if (bytes[pos] === QUOTE) {
-          this.#endString(bytes, pos);
+          this.#endString(pos);
           return pos + 1;
         }
-        pos = this.#scanWholeEscape(bytes, pos);
+        pos = this.#scanWholeEscape(pos);
       } else if (bytes[pos] === BACKSLASH) {
-        pos = this.#scanWholeEscape(bytes, pos);
+        pos = this.#scanWholeEscape(pos);
       } else {
-        const plainEnd = this.#findQuoteOrBackslash(bytes, pos);
-        if (plainEnd > pos) pos = this.#takePlain(bytes, pos, plainEnd);
+        const plainEnd = quoteOrBackslashIn(pos, end);
+        if (plainEnd > pos) pos = this.#takePlain(pos, plainEnd);
         if (pos === plainEnd && pos < end && this.#state === IN_STRING && bytes[pos] === QUOTE) {
-          this.#endString(bytes, pos);
+          this.#endString(pos);
           return pos + 1;
         }
       }
@@ -729,66 +676,41 @@ export class BodyScanner {
 
   /**
    * The quick way through a string that is only measured. Stops at the closing quote, where the scan stops, or at an escape sequence that
-   * is not sound, not wholly in the chunk, or the first half of what may be a surrogate pair cut by the chunk's end.
+   * is not sound, not wholly in the piece, or the first half of what may be a surrogate pair cut by the piece's end.
    */
-  #measureString(bytes: Buffer, from: number): number {
+  #measureString(from: number): number {
     const end = this.#stopAt;
     let pos = from;
     // How much shorter the decoded text is than what was written.
     let saved = 0;
     for (;;) {
-      if (bytes[pos] !== BACKSLASH) pos = this.#findQuoteOrBackslash(bytes, pos);
-      if (pos + 2 > end || bytes[pos] === QUOTE) break;
-      const letter = bytes[pos + 1]!;
-      if (ESCAPED_BYTE[letter] !== 0) {
-        pos += 2;
-        saved += 1;
-        continue;
-      }
-      if (letter !== LETTER_U || pos + 6 > end) break;
-      const unit = hexUnit(bytes, pos + 2);
+      pos = measureStringIn(pos, end);
+      saved += savedBytes[0]!;
+      // Of what it stops at, surrogates alone are passed over here.
+      if (pos + 12 > end || bytes[pos] !== BACKSLASH || bytes[pos + 1] !== LETTER_U) break;
+      const unit = hexUnit(pos + 2);
       if (unit < 0) break;
-      if ((unit & 0xfc00) === 0xd800) {
-        if (pos + 12 > end) break;
-        const isPaired = bytes[pos + 6] === BACKSLASH && bytes[pos + 7] === LETTER_U && (hexUnit(bytes, pos + 8) & ~0x3ff) === 0xdc00;
-        pos += isPaired ? 12 : 6;
-        saved += isPaired ? 8 : 3;
-      } else {
-        pos += 6;
-        saved += unit < 0x80 ? 5 : unit < 0x800 ? 4 : 3;
-      }
+      const isPaired =
+        (unit & 0xfc00) === 0xd800 && bytes[pos + 6] === BACKSLASH && bytes[pos + 7] === LETTER_U && (hexUnit(pos + 8) & ~0x3ff) === 0xdc00;
+      pos += isPaired ? 12 : 6;
+      saved += isPaired ? 8 : 3;
     }
     this.#stringBytes += pos - from - saved;
     return pos;
   }
 
-  /** The first quote or backslash from `from` on, or where the scan stops. */
-  #findQuoteOrBackslash(bytes: Buffer, from: number): number {
-    const end = this.#stopAt;
-    const near = Math.min(end, from + NEAR_BYTES);
-    const at = findNearQuoteOrBackslash(bytes, this.#viewOf(bytes), from, near);
-    if (at < near || near === end) return at;
-    if (this.#nextQuote < at) this.#nextQuote = nextIndexOf(bytes, QUOTE, at);
-    if (this.#nextBackslash < at) this.#nextBackslash = nextIndexOf(bytes, BACKSLASH, at);
-    return Math.min(this.#nextQuote, this.#nextBackslash, end);
-  }
-
-  #viewOf(bytes: Buffer): DataView {
-    return (this.#view ??= new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength));
-  }
-
-  /** An escape sequence from its backslash on, if it is sound and wholly in the chunk; otherwise only the backslash. */
-  #scanWholeEscape(bytes: Buffer, pos: number): number {
+  /** An escape sequence from its backslash on, if it is sound and wholly in the piece; otherwise only the backslash. */
+  #scanWholeEscape(pos: number): number {
     const end = this.#stopAt;
     if (pos + 2 <= end) {
       const letter = bytes[pos + 1]!;
-      const byte = ESCAPED_BYTE[letter]!;
+      const byte = escapedByte[letter]!;
       if (byte !== 0) {
         this.#takeUnit(byte);
         return pos + 2;
       }
       if (letter === LETTER_U && pos + 6 <= end) {
-        const unit = hexUnit(bytes, pos + 2);
+        const unit = hexUnit(pos + 2);
         if (unit >= 0) {
           this.#takeUnit(unit);
           return pos + 6;
@@ -800,13 +722,13 @@ export class BodyScanner {
   }
 
   /** The rest of an escape sequence from its letter on. */
-  #scanEscape(bytes: Buffer, from: number): number {
+  #scanEscape(from: number): number {
     const end = this.#stopAt;
     let pos = from;
     if (this.#escape === ESCAPE_LETTER) {
       const letter = bytes[pos]!;
       if (letter !== LETTER_U) {
-        const byte = ESCAPED_BYTE[letter]!;
+        const byte = escapedByte[letter]!;
         if (byte === 0) {
           this.#current = 'malformed';
           return pos;
@@ -820,7 +742,7 @@ export class BodyScanner {
       pos += 1;
     }
     while (pos < end) {
-      const digit = HEX_VALUE[bytes[pos]!]!;
+      const digit = hexValue[bytes[pos]!]!;
       if (digit < 0) {
         this.#current = 'malformed';
         return pos;
@@ -838,7 +760,7 @@ export class BodyScanner {
   }
 
   /** Takes bytes that stand for themselves. Returns `to`, or the place of a control character, which makes the body malformed. */
-  #takePlain(bytes: Buffer, from: number, to: number): number {
+  #takePlain(from: number, to: number): number {
     this.#highSurrogate = 0;
     if (this.#keeping) {
       const limit = this.#stringIsKey ? KEY_BYTES_MAX : VALUE_BYTES_MAX;
@@ -859,7 +781,7 @@ export class BodyScanner {
       }
     }
     this.#stringBytes += to - from;
-    if (this.#underMediaKey) this.#lookForMedia(bytes, from, to);
+    if (this.#underMediaKey) this.#lookForMedia(from, to);
     return to;
   }
 
@@ -911,7 +833,7 @@ export class BodyScanner {
   }
 
   /** The string whose contents matter ends at `pos`. */
-  #endString(bytes: Buffer, pos: number): void {
+  #endString(pos: number): void {
     if (this.#stringIsKey) {
       this.#matchKey(this.#kept ?? NOTHING, 0, this.#keptBytes);
       return;
@@ -922,51 +844,43 @@ export class BodyScanner {
       this.#values[node.id] = decodeText(this.#kept ?? NOTHING, 0, this.#keptBytes);
       this.#keepRange(node, pos);
     }
-    this.#endValue(bytes, pos, node);
+    this.#endValue(pos, node);
   }
 
   /** The asked string at `node` ends with the quote at `pos`. */
   #keepRange(node: PathNode, pos: number): void {
-    (this.#ranges ??= [])[node.id] = { start: this.#valueStart, end: this.#chunkStart + pos + 1 };
+    (this.#ranges ??= [])[node.id] = { start: this.#valueStart, end: this.#stageOffset + pos + 1 };
   }
 
-  #scanSkippedString(bytes: Buffer, from: number): number {
-    const quote = this.#skipString(bytes, from);
-    return quote === -1 ? this.#stopAt : this.#endSkippedString(bytes, quote);
+  #scanSkippedString(from: number): number {
+    const quote = this.#skipString(from);
+    return quote === -1 ? this.#stopAt : this.#endSkippedString(quote);
   }
 
   /**
-   * The closing quote of a string whose contents do not matter; -1 if the chunk ends before it. Looks for quotes alone: the backslashes just
+   * The closing quote of a string whose contents do not matter; -1 if the piece ends before it. Looks for quotes alone: the backslashes just
    * before one tell whether it is escaped.
    */
-  #skipString(bytes: Buffer, from: number): number {
+  #skipString(from: number): number {
     const end = this.#stopAt;
-    const view = this.#viewOf(bytes);
     let start = from;
     if (this.#escape !== ESCAPE_NONE && start < end) {
       this.#escape = ESCAPE_NONE;
       start += 1;
     }
-    let pos = start;
-    while (pos < end) {
-      const near = Math.min(end, pos + NEAR_BYTES);
-      pos = findNearQuote(bytes, view, pos, near);
-      if (pos === near && pos < end) pos = Math.min(nextIndexOf(bytes, QUOTE, pos), end);
-      if (pos < end && !isEscapedAt(bytes, start, pos)) return pos;
-      if (pos === end) break;
-      pos += 1;
-    }
-    if (isEscapedAt(bytes, start, end)) this.#escape = ESCAPE_LETTER;
+    const quote = closingQuoteIn(start, end);
+    if (quote < end) return quote;
+    if (isEscapedAt(start, end)) this.#escape = ESCAPE_LETTER;
     return -1;
   }
 
-  #endSkippedString(bytes: Buffer, pos: number): number {
+  #endSkippedString(pos: number): number {
     if (this.#skippedDepth > 0) {
       this.#state = IN_SKIPPED_CONTAINER;
     } else if (this.#stringIsKey) {
       this.#endKey();
     } else {
-      this.#endValue(bytes, pos, this.#valueNode);
+      this.#endValue(pos, this.#valueNode);
     }
     return pos + 1;
   }
@@ -978,12 +892,12 @@ export class BodyScanner {
     return this.#dataUrlBytes === DATA_URL_START.length || (this.#stringBytes > MEDIA_BYTES_MIN && !this.#hasSpace);
   }
 
-  #lookForMedia(bytes: Buffer, from: number, to: number): void {
+  #lookForMedia(from: number, to: number): void {
     for (let pos = from; pos < to && this.#dataUrlBytes >= 0 && this.#dataUrlBytes < DATA_URL_START.length; pos += 1) {
       this.#matchDataUrl(bytes[pos]!);
     }
     if (this.#hasSpace) return;
-    if (this.#nextSpace < from) this.#nextSpace = nextIndexOf(bytes, SPACE, from);
+    if (this.#nextSpace < from) this.#nextSpace = bytes.indexOf(SPACE, from);
     this.#hasSpace = this.#nextSpace < to;
   }
 
@@ -998,7 +912,7 @@ export class BodyScanner {
 
   // Numbers and literals.
 
-  #scanNumber(bytes: Buffer, from: number): number {
+  #scanNumber(from: number): number {
     const end = this.#stopAt;
     let pos = from;
     let state = this.#numberState;
@@ -1027,7 +941,7 @@ export class BodyScanner {
         const value = Number(this.#numberText + bytes.toString('latin1', from, pos));
         this.#values[node.id] = Number.isFinite(value) ? value : undefined;
       }
-      this.#endValue(bytes, pos, node);
+      this.#endValue(pos, node);
     }
     return pos;
   }
@@ -1038,7 +952,7 @@ export class BodyScanner {
     this.#literalBytes = 1;
   }
 
-  #scanLiteral(bytes: Buffer, from: number): number {
+  #scanLiteral(from: number): number {
     const literal = this.#literal;
     for (let pos = from; pos < this.#stopAt; pos += 1) {
       if (bytes[pos] !== literal[this.#literalBytes]) {
@@ -1049,7 +963,7 @@ export class BodyScanner {
       if (this.#literalBytes === literal.length) {
         const node = this.#valueNode;
         if (node !== undefined && node.isField && literal !== NULL) this.#values[node.id] = literal === TRUE;
-        this.#endValue(bytes, pos + 1, node);
+        this.#endValue(pos + 1, node);
         return pos + 1;
       }
     }
@@ -1065,18 +979,18 @@ export class BodyScanner {
     this.#limitScan();
   }
 
-  #hashUpTo(bytes: Buffer, pos: number): void {
+  #hashUpTo(pos: number): void {
     if (this.#prefix !== undefined && !this.#prefix.isFull && pos > this.#unhashedFrom) {
-      this.#prefix.update(bytes, this.#viewOf(bytes), this.#unhashedFrom, pos);
+      this.#prefix.update(this.#unhashedFrom, pos);
     }
     this.#unhashedFrom = pos;
   }
 
-  /** Sets where in the chunk to stop: if prefix blocks are all that is still wanted, where the last one ends. */
+  /** Sets where to stop: if prefix blocks are all that is still wanted, where the last one ends. */
   #limitScan(): void {
-    this.#stopAt = this.#chunkBytes;
+    this.#stopAt = this.#pieceEnd;
     if (this.#prefix === undefined || !this.#inPrompt || this.#fieldsPending > 0 || this.#plan.wantPromptBytes || this.#plan.toEnd) return;
-    this.#stopAt = Math.min(this.#chunkBytes, this.#unhashedFrom + this.#prefix.bytesLeft);
+    this.#stopAt = Math.min(this.#pieceEnd, this.#unhashedFrom + this.#prefix.bytesLeft);
   }
 }
 
@@ -1084,39 +998,8 @@ function isWhitespace(byte: number): boolean {
   return byte === SPACE || byte === 0x0a || byte === 0x0d || byte === 0x09;
 }
 
-/** `indexOf` that gives the length, not -1, if there is none. */
-function nextIndexOf(bytes: Buffer, byte: number, from: number): number {
-  const at = bytes.indexOf(byte, from);
-  return at === -1 ? bytes.length : at;
-}
-
-const ONES = 0x01010101;
-const HIGH_BITS = 0x80808080;
-
-/**
- * Nonzero if and only if a byte of the word is a quote; the lowest bit set is in the lowest such byte. `(x - 0x01010101) & ~x & 0x80808080`
- * finds the zero bytes of x (Alan Mycroft's test; above the lowest one it can err).
- */
-function quotesIn(word: number): number {
-  const quotes = word ^ (QUOTE * ONES);
-  return (quotes - ONES) & ~quotes & HIGH_BITS;
-}
-
-/** The first quote in [from, to), or `to`. */
-function findNearQuote(bytes: Buffer, view: DataView, from: number, to: number): number {
-  let pos = from;
-  for (const last = to - 8; pos <= last; pos += 8) {
-    const low = quotesIn(view.getInt32(pos, true));
-    const high = quotesIn(view.getInt32(pos + 4, true));
-    if (low !== 0) return pos + lowestByteIn(low);
-    if (high !== 0) return pos + 4 + lowestByteIn(high);
-  }
-  while (pos < to && bytes[pos] !== QUOTE) pos += 1;
-  return pos;
-}
-
 /** Whether what stands at `at` is escaped: an odd number of backslashes comes just before it, none of them before `start`. */
-function isEscapedAt(bytes: Buffer, start: number, at: number): boolean {
+function isEscapedAt(start: number, at: number): boolean {
   let run = at;
   while (run > start && bytes[run - 1] === BACKSLASH) run -= 1;
   return ((at - run) & 1) === 1;
@@ -1126,7 +1009,7 @@ function isEscapedAt(bytes: Buffer, start: number, at: number): boolean {
 const SHORT_BYTES = 16;
 
 /** The closing quote of a short string without escapes; -1 if it is not short, has one, or does not end before `end`. */
-function shortPlainStringEnd(bytes: Buffer, from: number, end: number): number {
+function shortPlainStringEnd(from: number, end: number): number {
   const last = Math.min(end, from + SHORT_BYTES);
   for (let pos = from; pos < last; pos += 1) {
     const byte = bytes[pos]!;
@@ -1136,38 +1019,14 @@ function shortPlainStringEnd(bytes: Buffer, from: number, end: number): number {
   return -1;
 }
 
-/** The first quote or backslash in [from, to), or `to`. Looks at 8 bytes a step, in two words, by the same test. */
-function findNearQuoteOrBackslash(bytes: Buffer, view: DataView, from: number, to: number): number {
-  let pos = from;
-  for (const last = to - 8; pos <= last; pos += 8) {
-    const low = view.getInt32(pos, true);
-    const high = view.getInt32(pos + 4, true);
-    const lowQuote = low ^ (QUOTE * ONES);
-    const lowBackslash = low ^ (BACKSLASH * ONES);
-    const highQuote = high ^ (QUOTE * ONES);
-    const highBackslash = high ^ (BACKSLASH * ONES);
-    const lowFound = (((lowQuote - ONES) & ~lowQuote) | ((lowBackslash - ONES) & ~lowBackslash)) & HIGH_BITS;
-    const highFound = (((highQuote - ONES) & ~highQuote) | ((highBackslash - ONES) & ~highBackslash)) & HIGH_BITS;
-    if (lowFound !== 0) return pos + lowestByteIn(lowFound);
-    if (highFound !== 0) return pos + 4 + lowestByteIn(highFound);
-  }
-  while (pos < to && bytes[pos] !== QUOTE && bytes[pos] !== BACKSLASH) pos += 1;
-  return pos;
-}
-
-/** The index of the byte that the lowest bit set is in. */
-function lowestByteIn(word: number): number {
-  return (31 - Math.clz32(word & -word)) >> 3;
-}
-
 /** The code unit that four hex digits stand for; negative: they are not all hex digits. */
-function hexUnit(bytes: Buffer, from: number): number {
-  const high = (HEX_VALUE[bytes[from]!]! << 12) | (HEX_VALUE[bytes[from + 1]!]! << 8);
-  return high | (HEX_VALUE[bytes[from + 2]!]! << 4) | HEX_VALUE[bytes[from + 3]!]!;
+function hexUnit(from: number): number {
+  const high = (hexValue[bytes[from]!]! << 12) | (hexValue[bytes[from + 1]!]! << 8);
+  return high | (hexValue[bytes[from + 2]!]! << 4) | hexValue[bytes[from + 3]!]!;
 }
 
 /** The closing quote of a string that has neither escapes nor control characters up to it; -1 if that cannot be told within [from, to). */
-function plainStringEnd(bytes: Buffer, from: number, to: number): number {
+function plainStringEnd(from: number, to: number): number {
   for (let pos = from; pos < to; pos += 1) {
     const byte = bytes[pos]!;
     if (byte === QUOTE) return pos;
@@ -1177,103 +1036,28 @@ function plainStringEnd(bytes: Buffer, from: number, to: number): number {
 }
 
 /** The UTF-8 text of [from, to), or undefined if it is not valid. */
-function decodeText(bytes: Buffer, from: number, to: number): string | undefined {
+function decodeText(source: Buffer, from: number, to: number): string | undefined {
   let seen = 0;
-  for (let pos = from; pos < to; pos += 1) seen |= bytes[pos]!;
-  if (seen < 0x80) return bytes.toString('latin1', from, to);
-  return isUtf8(bytes.subarray(from, to)) ? bytes.toString('utf8', from, to) : undefined;
+  for (let pos = from; pos < to; pos += 1) seen |= source[pos]!;
+  if (seen < 0x80) return source.toString('latin1', from, to);
+  return isUtf8(source.subarray(from, to)) ? source.toString('utf8', from, to) : undefined;
 }
 
-function equalsBytes(bytes: Buffer, from: number, to: number, other: Buffer): boolean {
+function equalsBytes(source: Buffer, from: number, to: number, other: Buffer): boolean {
   if (to - from !== other.length) return false;
   for (let i = 0; i < other.length; i += 1) {
-    if (bytes[from + i] !== other[i]) return false;
+    if (source[from + i] !== other[i]) return false;
   }
   return true;
 }
 
-function isMediaKey(bytes: Buffer, from: number, to: number): boolean {
+function isMediaKey(source: Buffer, from: number, to: number): boolean {
   const candidates = MEDIA_KEYS_BY_LENGTH[to - from];
   if (candidates === undefined) return false;
   for (let i = 0; i < candidates.length; i += 1) {
-    if (equalsBytes(bytes, from, to, candidates[i]!)) return true;
+    if (equalsBytes(source, from, to, candidates[i]!)) return true;
   }
   return false;
-}
-
-function compilePlan(plan: ScanPlan): CompiledPlan {
-  for (const name of ['prefixBlockBytes', 'prefixBlocksMax', 'scanBytesMax'] as const) {
-    if (!Number.isSafeInteger(plan[name]) || plan[name] < 0) throw new RangeError(`${name} must be a whole number, 0 or more`);
-  }
-  // A tree of maps first, since ids in preorder can only be given once all paths are in.
-  interface Draft {
-    readonly children: Map<string, Draft>;
-    isField: boolean;
-    isPrompt: boolean;
-  }
-  const createDraft = (): Draft => ({ children: new Map(), isField: false, isPrompt: false });
-  const childOf = (parent: Draft, key: string): Draft => {
-    const child = parent.children.get(key) ?? createDraft();
-    parent.children.set(key, child);
-    return child;
-  };
-  const top = createDraft();
-  for (const path of plan.fields) {
-    const keys = path.split('.');
-    if (keys.length > PATH_LEVELS_MAX || keys.includes('')) {
-      throw new RangeError(`field path '${path}' must have 1 to ${PATH_LEVELS_MAX} keys, none of them empty`);
-    }
-    keys.reduce(childOf, top).isField = true;
-  }
-  for (const key of plan.promptFields) childOf(top, key).isPrompt = true;
-
-  const nodes: PathNode[] = [];
-  const idByPath = new Map<string, number>();
-  const addNode = (draft: Draft, key: string, path: string): PathNode => {
-    const node: PathNode = {
-      id: nodes.length,
-      key: Buffer.from(key),
-      children: [],
-      isField: draft.isField,
-      isPrompt: draft.isPrompt,
-      idEnd: 0,
-    };
-    nodes.push(node);
-    if (node.isField) idByPath.set(path, node.id);
-    for (const [childKey, child] of draft.children) {
-      node.children.push(addNode(child, childKey, path === '' ? childKey : `${path}.${childKey}`));
-    }
-    node.idEnd = nodes.length;
-    return node;
-  };
-  const root = addNode(top, '', '');
-  const hasPrompt = plan.promptFields.length > 0;
-  return {
-    root,
-    nodes,
-    idByPath,
-    fieldCount: idByPath.size,
-    wantPromptBytes: plan.wantPromptBytes && hasPrompt,
-    wantPrefix: hasPrompt && plan.prefixBlockBytes > 0 && plan.prefixBlocksMax > 0,
-    toEnd: plan.toEnd === true,
-    obsolete: findObsolete(plan.alternatives ?? [], idByPath),
-  };
-}
-
-function findObsolete(alternatives: readonly (readonly string[])[], idByPath: ReadonlyMap<string, number>): (readonly number[] | undefined)[] {
-  const obsolete: (readonly number[] | undefined)[] = [];
-  for (const list of alternatives) {
-    const ids = list.map((path) => {
-      const id = idByPath.get(path);
-      if (id === undefined) throw new RangeError(`alternative '${path}' is not among the fields`);
-      return id;
-    });
-    ids.forEach((id, i) => {
-      if (obsolete[id] !== undefined) throw new RangeError(`'${list[i]!}' is an alternative twice`);
-      obsolete[id] = ids.slice(i + 1);
-    });
-  }
-  return obsolete;
 }
 
 /** Whether a value is one that a fact can be. */

@@ -1,10 +1,11 @@
 import { hash } from 'node:crypto';
 import { type FactNeed, prefixBlockTokens, type RequestFacts } from '../core/request-facts.ts';
 import type { Hash64 } from '../core/hash.ts';
-import type { BodyScanner, ScanPlan } from './body-scanner.ts';
+import type { BodyScanner } from './body-scanner.ts';
 import { readForwardedAddress, toClientNetwork } from './client-address.ts';
 import type { HeaderMap, HeaderValue } from './messages.ts';
 import { toPromptFields } from './prompt-fields.ts';
+import type { ScanPlan } from './scan-plan.ts';
 import type { CookieReading, SessionCookies } from './session-cookie.ts';
 import { HeaderView } from './wire/processing-request.ts';
 
@@ -42,6 +43,8 @@ export interface FactSources {
 
 type NamedFact = 'model' | 'session' | 'tenant';
 const namedFacts: readonly NamedFact[] = ['model', 'session', 'tenant'];
+/** Stands for the first of them among what is looked for in a body; those of the others follow. */
+const firstFactBit = 16;
 
 /** Longest value taken as a fact, in characters; longer ones count as absent. */
 const valueCharsMax: Readonly<Record<NamedFact, number>> = { model: 256, session: 1024, tenant: 256 };
@@ -196,17 +199,23 @@ export class FactReader {
 
   /** The scan that finds what headers left open; `looksForStream`: and whether a stream is asked for. Equal needs give the identical plan. */
   planScan(headers: HeaderFacts, missing: ReadonlySet<FactNeed>, measurePrompt: boolean, looksForStream = missing.has('stream')): ScanPlan {
-    const inBody = namedFacts.filter((fact) => (fact === 'tenant' || missing.has(fact)) && this.needsBody(fact, headers));
     // A bit for each need.
     let needs = measurePrompt ? 1 : 0;
     if (looksForStream) needs |= 2;
     if (missing.has('maxTokens')) needs |= 4;
     if (missing.has('prefix')) needs |= 8;
-    for (const fact of inBody) needs |= 16 << namedFacts.indexOf(fact);
+    let bit = firstFactBit;
+    for (const fact of namedFacts) {
+      if ((fact === 'tenant' || missing.has(fact)) && this.needsBody(fact, headers)) needs |= bit;
+      bit <<= 1;
+    }
     let plans = this.#plans.get(headers.promptFields);
     if (plans === undefined) this.#plans.set(headers.promptFields, (plans = new Map<number, ScanPlan>()));
     let plan = plans.get(needs);
-    if (plan === undefined) plans.set(needs, (plan = this.#makePlan(inBody, headers.promptFields, missing, measurePrompt, looksForStream)));
+    if (plan === undefined) {
+      const inBody = namedFacts.filter((_, i) => (needs & (firstFactBit << i)) !== 0);
+      plans.set(needs, (plan = this.#makePlan(inBody, headers.promptFields, missing, measurePrompt, looksForStream)));
+    }
     return plan;
   }
 
@@ -251,7 +260,7 @@ export class FactReader {
       session: this.#find('session', headers, body),
       tenant: this.#find('tenant', headers, body),
       promptTokens: bytes === undefined ? undefined : Math.ceil(bytes / bytesPerToken),
-      maxTokens: maxTokensFields.map((field) => body?.field(field)).find((value) => typeof value === 'number'),
+      maxTokens: findMaxTokens(body),
       stream: body === undefined ? undefined : readStream(body),
       prefixHashes: body?.prefixHashes ?? [],
       subset,
@@ -326,7 +335,8 @@ const priorityMax = 8;
 
 /** A name, or a whole number; anything else is normal. */
 function toPriority(text: string | undefined): number {
-  const word = text?.trim().toLowerCase() ?? '';
+  if (text === undefined) return 0;
+  const word = text.trim().toLowerCase();
   if (Object.hasOwn(priorityNames, word)) return priorityNames[word] ?? 0;
   return /^[+-]?\d{1,6}$/.test(word) ? Math.max(-priorityMax, Math.min(priorityMax, Number(word))) : 0;
 }
@@ -340,6 +350,15 @@ function toDeadlineMs(text: string | undefined): number | undefined {
 
 /** Names that servers take for the limit of generated tokens. */
 const maxTokensFields = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'];
+
+function findMaxTokens(body: BodyScanner | undefined): number | undefined {
+  if (body === undefined) return undefined;
+  for (const field of maxTokensFields) {
+    const value = body.field(field);
+    if (typeof value === 'number') return value;
+  }
+  return undefined;
+}
 
 function toFact(value: string | number | boolean | undefined, charsMax: number): string | undefined {
   if (value === undefined || typeof value === 'boolean') return undefined;

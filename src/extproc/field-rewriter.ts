@@ -1,4 +1,5 @@
-import { BodyScanner, type ScanPlan } from './body-scanner.ts';
+import { BodyScanner } from './body-scanner.ts';
+import type { ScanPlan } from './scan-plan.ts';
 
 /**
  * Replaces the value of one string field in a JSON body that passes in pieces; every other byte stays as it is. A piece goes on at once, less

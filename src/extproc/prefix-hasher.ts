@@ -1,9 +1,10 @@
 import type { Hash64 } from '../core/hash.ts';
+import { groupBytes } from './hash-kernel.ts';
+import { addGroups, lanes, stage } from './stage.ts';
 
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per byte would cost time */
 
-/** Bytes taken in one step: two words of 32 bits for each lane. */
-const groupBytes = 32;
+const noSeed: Hash64 = { high: 0, low: 0 };
 
 /**
  * Chained block hashes of a stream of bytes. A block is taken in groups of eight words of 32 bits (little-endian, the last group padded
@@ -24,10 +25,10 @@ export class PrefixHasher {
   #lane4: number;
   /** Bytes of the block in progress; those of them that do not fill a group yet are kept in `rest`. */
   #filled = 0;
-  #rest: DataView | undefined;
+  #rest: Uint8Array | undefined;
 
   /** `seed`: where the first block starts from; routers that share hashes share it, and others cannot tell prompts from them. */
-  constructor(blockBytes: number, blocksMax: number, seed: Hash64 = { high: 0, low: 0 }) {
+  constructor(blockBytes: number, blocksMax: number, seed: Hash64 = noSeed) {
     this.#blockBytes = blockBytes;
     this.#blocksMax = blocksMax;
     this.#lane1 = seed.high | 0;
@@ -45,80 +46,79 @@ export class PrefixHasher {
     return (this.#blocksMax - this.hashes.length) * this.#blockBytes - this.#filled;
   }
 
-  /** Takes the bytes of [from, to); those after the last wanted block are ignored. `view` shows the same bytes. */
-  update(bytes: Buffer, view: DataView, from: number, to: number): void {
+  /**
+   * Takes the bytes of [from, to) of the stage; those after the last wanted block are ignored. What stands on the stage just before `from`
+   * is overwritten.
+   */
+  update(from: number, to: number): void {
     const end = Math.min(to, from + this.bytesLeft);
-    let pos = from;
-    while (pos < end) {
-      const blockEnd = Math.min(end, pos + this.#blockBytes - this.#filled);
-      while (pos < blockEnd && this.#filled % groupBytes !== 0) this.#addByte(bytes[pos++]!);
-      const groupsEnd = blockEnd - ((blockEnd - pos) % groupBytes);
-      if (pos < groupsEnd) {
-        this.#addGroups(view, pos, groupsEnd);
-        this.#filled += groupsEnd - pos;
-        pos = groupsEnd;
-      }
-      while (pos < blockEnd) this.#addByte(bytes[pos++]!);
-      if (this.#filled === this.#blockBytes) this.#endBlock();
-    }
+    if (from >= end) return;
+    lanes[0] = this.#lane1;
+    lanes[1] = this.#lane2;
+    lanes[2] = this.#lane3;
+    lanes[3] = this.#lane4;
+    this.#addStaged(from - this.#stageRest(from), from, end);
+    this.#lane1 = lanes[0];
+    this.#lane2 = lanes[1];
+    this.#lane3 = lanes[2];
+    this.#lane4 = lanes[3];
   }
 
-  #addByte(byte: number): void {
-    const rest = (this.#rest ??= new DataView(new ArrayBuffer(groupBytes)));
-    rest.setUint8(this.#filled % groupBytes, byte);
-    this.#filled += 1;
-    if (this.#filled % groupBytes === 0) this.#addGroups(rest, 0, groupBytes);
-  }
-
-  #addGroups(view: DataView, from: number, to: number): void {
-    let lane1 = this.#lane1;
-    let lane2 = this.#lane2;
-    let lane3 = this.#lane3;
-    let lane4 = this.#lane4;
-    for (let pos = from; pos < to; pos += groupBytes) {
-      lane1 = Math.imul(lane1 ^ view.getInt32(pos, true), 0x239b961b);
-      lane1 = (((lane1 << 15) | (lane1 >>> 17)) + view.getInt32(pos + 4, true)) | 0;
-      lane2 = Math.imul(lane2 ^ view.getInt32(pos + 8, true), 0xab0e9789);
-      lane2 = (((lane2 << 16) | (lane2 >>> 16)) + view.getInt32(pos + 12, true)) | 0;
-      lane3 = Math.imul(lane3 ^ view.getInt32(pos + 16, true), 0x38b34ae5);
-      lane3 = (((lane3 << 17) | (lane3 >>> 15)) + view.getInt32(pos + 20, true)) | 0;
-      lane4 = Math.imul(lane4 ^ view.getInt32(pos + 24, true), 0xa1e38b93);
-      lane4 = (((lane4 << 18) | (lane4 >>> 14)) + view.getInt32(pos + 28, true)) | 0;
-    }
-    this.#lane1 = lane1;
-    this.#lane2 = lane2;
-    this.#lane3 = lane3;
-    this.#lane4 = lane4;
-  }
-
-  #endBlock(): void {
-    // A group that the block's end cut short.
-    const cut = this.#filled % groupBytes;
+  /** Puts the rest on the stage just before `at`; gives how many bytes it has. */
+  #stageRest(at: number): number {
+    const bytes = this.#filled % groupBytes;
     const rest = this.#rest;
-    if (cut !== 0 && rest !== undefined) {
-      for (let at = cut; at < groupBytes; at += 1) rest.setUint8(at, 0);
-      this.#addGroups(rest, 0, groupBytes);
+    if (rest !== undefined) for (let i = 0; i < bytes; i += 1) stage[at - bytes + i] = rest[i]!;
+    return bytes;
+  }
+
+  /** Takes what is on the stage from `from`, where a group begins, up to `end`; what is before `counted` is counted already. */
+  #addStaged(from: number, counted: number, end: number): void {
+    let pos = from;
+    let filled = this.#filled - (counted - from);
+    for (let blockEnd = pos + this.#blockBytes - filled; blockEnd <= end; blockEnd = pos + this.#blockBytes) {
+      this.#endBlock(pos, blockEnd);
+      pos = blockEnd;
+      filled = 0;
     }
-    let lane1 = this.#lane1 ^ this.#blockBytes;
-    let lane2 = this.#lane2 ^ this.#blockBytes;
-    let lane3 = this.#lane3 ^ this.#blockBytes;
-    let lane4 = this.#lane4 ^ this.#blockBytes;
+    const groupsEnd = end - ((end - pos) % groupBytes);
+    if (pos < groupsEnd) addGroups(pos, groupsEnd);
+    this.#filled = filled + end - pos;
+    if (groupsEnd === end) return;
+    const rest = (this.#rest ??= new Uint8Array(groupBytes));
+    for (let i = groupsEnd; i < end; i += 1) rest[i - groupsEnd] = stage[i]!;
+  }
+
+  /** Takes what is on the stage from `from` up to `to`, where a block ends. */
+  #endBlock(from: number, to: number): void {
+    const groupsEnd = to - ((to - from) % groupBytes);
+    if (from < groupsEnd) addGroups(from, groupsEnd);
+    if (groupsEnd < to) addCutGroup(groupsEnd, to);
+    let lane1 = lanes[0]! ^ this.#blockBytes;
+    let lane2 = lanes[1]! ^ this.#blockBytes;
+    let lane3 = lanes[2]! ^ this.#blockBytes;
+    let lane4 = lanes[3]! ^ this.#blockBytes;
     lane1 = (lane1 + lane2 + lane3 + lane4) | 0;
     lane2 = avalanche((lane2 + lane1) | 0);
     lane3 = avalanche((lane3 + lane1) | 0);
     lane4 = avalanche((lane4 + lane1) | 0);
     lane1 = (avalanche(lane1) + lane2 + lane3 + lane4) | 0;
     lane2 = (lane2 + lane1) | 0;
-    lane3 = (lane3 + lane1) | 0;
-    lane4 = (lane4 + lane1) | 0;
-    this.#lane1 = lane1;
-    this.#lane2 = lane2;
-    this.#lane3 = lane3;
-    this.#lane4 = lane4;
-    this.#filled = 0;
+    lanes[0] = lane1;
+    lanes[1] = lane2;
+    lanes[2] = lane3 + lane1;
+    lanes[3] = lane4 + lane1;
     // 53 bits: all that a double holds exactly.
     this.hashes.push((lane1 >>> 0) * 0x200000 + (lane2 >>> 11));
   }
+}
+
+/** A group that a block's end cut short is padded with zeros, and what the stage holds there comes after it. */
+function addCutGroup(from: number, to: number): void {
+  const after = new Uint8Array(stage.subarray(to, from + groupBytes));
+  stage.fill(0, to, from + groupBytes);
+  addGroups(from, from + groupBytes);
+  stage.set(after, to);
 }
 
 /** MurmurHash3's finalizer of 32 bits. */

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BodyScanner } from '../../src/extproc/body-scanner.ts';
-import type { ScanPlan, ScanStatus } from '../../src/extproc/body-scanner.ts';
+import type { ScanStatus } from '../../src/extproc/body-scanner.ts';
+import type { ScanPlan } from '../../src/extproc/scan-plan.ts';
 
 /** A JSON document as written: unlike a parsed one it can repeat keys. */
 type Doc =
