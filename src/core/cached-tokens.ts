@@ -18,6 +18,12 @@ export function cachedOf(
   const { endpoints, tokens } = column;
   if (candidates === endpoints) return tokens.slice();
   const cached = new Float64Array(candidates.length);
+  const known = pool.columns?.of(candidates);
+  if (known !== undefined) {
+    const { at } = known;
+    for (let i = 0; i < at.length; i += 1) cached[i] = tokens[at[i] ?? 0] ?? 0;
+    return cached;
+  }
   let at = 0;
   for (let i = 0; i < candidates.length; i += 1) {
     const candidate = candidates[i];

@@ -1,3 +1,5 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
+import type { CandidateColumns } from './endpoint-columns.ts';
 import type { EndpointSnapshot } from './fleet-snapshot.ts';
 
 /** Prefill speed that stands for an endpoint of weight 1, in tokens/ms. What it is matters little: 15 to 100 give the same (ROUTING.md). */
@@ -12,9 +14,23 @@ const headShareMax = 0.9;
  */
 export function waitingTokens(endpoint: EndpointSnapshot, tokensPerMs: number, nowMs: number): number {
   const { headTokens, headSinceMs, uncachedTokensWaiting, weight } = endpoint;
-  const doneMax = headShareMax * headTokens;
-  const done = Math.min(doneMax, tokensPerMs * weight * Math.max(0, nowMs - headSinceMs));
-  return Math.max(0, uncachedTokensWaiting - done);
+  return stillWaiting(uncachedTokensWaiting, headTokens, tokensPerMs * weight * Math.max(0, nowMs - headSinceMs));
+}
+
+/** `waitingTokens` of all candidates, in their order. */
+export function waitingOf({ at, columns }: CandidateColumns, tokensPerMs: number, nowMs: number): number[] {
+  const { weights, headTokens, headSinceMs, uncachedTokensWaiting } = columns;
+  const waiting = new Array<number>(at.length);
+  for (let i = 0; i < at.length; i += 1) {
+    const place = at[i]!;
+    waiting[i] = stillWaiting(uncachedTokensWaiting[place]!, headTokens[place]!, tokensPerMs * weights[place]! * Math.max(0, nowMs - headSinceMs[place]!));
+  }
+  return waiting;
+}
+
+/** `workedOff`: what could have been done since the last sign of progress. */
+function stillWaiting(uncachedTokensWaiting: number, headTokens: number, workedOff: number): number {
+  return Math.max(0, uncachedTokensWaiting - Math.min(headShareMax * headTokens, workedOff));
 }
 
 /** Time until the first token of a prompt of which `uncachedTokens` are to be computed, in ms, if it were sent to the endpoint now. */

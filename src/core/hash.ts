@@ -113,8 +113,23 @@ export function hashName(name: string): Hash64 {
 
 /** Two hashes combined into a fraction in the open interval (0, 1), even to 2⁻⁵³. */
 export function pairFraction(a: Hash64, b: Hash64): number {
-  const low = mix32(a.low ^ mix32(b.low ^ 0x6a09e667) ^ Math.imul(a.high, 0x9e3779b1));
-  const high = mix32(a.high ^ mix32(b.high ^ low) ^ 0xbb67ae85);
+  return fractionOf(keyPart(a), a.high, memberPart(b), b.high);
+}
+
+/** What of `pairFraction` hangs on the first hash alone. */
+export function keyPart({ high, low }: Hash64): number {
+  return low ^ Math.imul(high, 0x9e3779b1);
+}
+
+/** What of it hangs on the second hash alone. */
+export function memberPart({ low }: Hash64): number {
+  return mix32(low ^ 0x6a09e667);
+}
+
+/** `pairFraction` from these parts and the two hashes' high halves: for one key and many members, each of which is prepared once. */
+export function fractionOf(keyPart: number, keyHigh: number, memberPart: number, memberHigh: number): number {
+  const low = mix32(keyPart ^ memberPart);
+  const high = mix32(keyHigh ^ mix32(memberHigh ^ low) ^ 0xbb67ae85);
   // All bits set would round up to 1, whose logarithm is 0.
-  return Math.min(((high >>> 6) * 0x8000000 + (low >>> 5) + 0.5) / 0x20000000000000, 1 - Number.EPSILON / 2);
+  return Math.min(((high >>> 6) * 0x8000000 + (low >>> 5) + 0.5) * 2 ** -53, 1 - Number.EPSILON / 2);
 }

@@ -27,8 +27,17 @@ export interface DecisionInput {
   readonly sequence: number;
 }
 
-/** Says why an endpoint may not take the request, as a stable code; undefined: it may. */
-export type Filter = (endpoint: EndpointSnapshot, input: DecisionInput) => string | undefined;
+/**
+ * Says why an endpoint may not take the request, as a stable code; undefined: it may. What a filter promises beside spares asking it about
+ * thousands of endpoints for each request; a promise that is not made costs time and nothing else.
+ */
+export interface Filter {
+  (endpoint: EndpointSnapshot, input: DecisionInput): string | undefined;
+  /** It says the same for every request as long as the endpoint's standing is the same: see `PoolSnapshot.version`. */
+  readonly standing?: boolean;
+  /** Whether it surely has nothing against any endpoint of the pool for this request. */
+  readonly passesAll?: (input: DecisionInput) => boolean;
+}
 
 /** Rates every candidate from 0 to 1, higher is better, in the candidates' order. What is unknown rates 0.5. */
 export type Scorer = (candidates: readonly EndpointSnapshot[], input: DecisionInput) => readonly number[];
@@ -50,8 +59,8 @@ export interface Preference {
 }
 
 /**
- * Orders the candidates. `scores` are the weighted sums of all scorers, in the candidates' order; candidates are never empty, and come in the
- * order of the pool's endpoints.
+ * Orders the candidates. `scores` are the weighted sums of all scorers, in the candidates' order, or empty where nothing scores; candidates
+ * are never empty, and come in the order of the pool's endpoints.
  */
 export type Picker = (candidates: readonly EndpointSnapshot[], scores: readonly number[], input: DecisionInput) => Preference;
 

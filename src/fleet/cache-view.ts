@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { placeOfAddress } from '../core/address-order.ts';
 import type { CachedTokens } from '../core/cached-tokens.ts';
 import type { EndpointSnapshot } from '../core/fleet-snapshot.ts';
 import { prefixBlockTokens } from '../core/request-facts.ts';
@@ -221,17 +222,9 @@ class CachedColumn implements CachedTokens {
     this.column = { endpoints, tokens };
   }
 
-  /** Endpoints are sorted by address. */
   get(address: string): number | undefined {
     const { endpoints, tokens } = this.column;
-    let low = 0;
-    let high = endpoints.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((endpoints[middle]?.address ?? '') < address) low = middle + 1;
-      else high = middle;
-    }
-    const held = endpoints[low]?.address === address ? (tokens[low] ?? 0) : 0;
+    const held = tokens[placeOfAddress(endpoints, address)] ?? 0;
     return held > 0 ? held : undefined;
   }
 }

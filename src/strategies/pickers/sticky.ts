@@ -1,7 +1,9 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
 import { cachedOf } from '../../core/cached-tokens.ts';
-import { levelAfter, tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
-import { type Hash64, hashName, pairFraction } from '../../core/hash.ts';
+import { columnsOf } from '../../core/endpoint-columns.ts';
+import { levelAfter, tokensPerMsDefault, waitingOf } from '../../core/expected-wait.ts';
+import { fractionOf, type Hash64, hashName, keyPart } from '../../core/hash.ts';
 import type { DecisionInput } from '../../core/policy.ts';
 import { bestByScore, byScore } from '../by-score.ts';
 import { drawKey } from '../draw-key.ts';
@@ -44,14 +46,16 @@ export const sticky = definePicker({
       const { promptTokens, nowMs, draw } = input;
       const cached = cachedOf(candidates, input);
       // Loops, and few of them: this is most of what a decision costs.
-      const waiting: number[] = [];
-      let weights = 0;
+      const known = columnsOf(candidates, input.pool);
+      const { at, columns } = known;
+      const { weights, hashParts, hashHighs, requests, requestsWaiting } = columns;
+      const waiting = waitingOf(known, tokensPerMs, nowMs);
+      let weightSum = 0;
       let least = Infinity;
-      for (const endpoint of candidates) {
-        const tokens = waitingTokens(endpoint, tokensPerMs, nowMs);
-        waiting.push(tokens);
-        weights += endpoint.weight;
-        least = Math.min(least, tokens / endpoint.weight);
+      for (let i = 0; i < at.length; i += 1) {
+        const weight = weights[at[i]!]!;
+        weightSum += weight;
+        least = Math.min(least, waiting[i]! / weight);
       }
       // What other routers send at this moment fills up where least waits, as it would from here; this request comes in the middle of it.
       const unheardTokens = input.unheardTokens ?? 0;
@@ -59,23 +63,25 @@ export const sticky = definePicker({
       const lambda = missWeight + overloadMissWeight * Math.min(1, level / overloadTokens);
       const key = leanKey(input);
       // Who is to go where is left to chance, then: the lean is, on average, what an endpoint gets of it.
-      const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1)) + (2 * unheardTokens) / (tokensPerMs * weights);
-      const costs: number[] = [];
-      const gains: number[] = [];
+      const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1)) + (2 * unheardTokens) / (tokensPerMs * weightSum);
+      const part = keyPart(key);
+      const { high } = key;
+      const isScored = scores.length > 0;
+      const costs = new Array<number>(at.length);
+      const gains = new Array<number>(at.length);
       let most = 0;
-      for (let i = 0; i < candidates.length; i += 1) {
-        const endpoint = candidates[i];
-        if (endpoint === undefined) continue;
-        const { hash, weight } = endpoint;
-        const held = cached[i] ?? 0;
+      for (let i = 0; i < at.length; i += 1) {
+        const place = at[i]!;
+        const weight = weights[place]!;
+        const held = cached[i]!;
         const rate = tokensPerMs * weight;
-        const work = Math.max(waiting[i] ?? 0, level * weight);
+        const work = Math.max(waiting[i]!, level * weight);
         const uncached = promptTokens - held;
-        const decoding = Math.max(0, endpoint.requests - endpoint.requestsWaiting) / weight;
-        const lean = leanNowMs * (1 - pairFraction(key, hash));
-        const cost = work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - scoreMs * (scores[i] ?? 0);
-        costs.push(cost);
-        gains.push(-cost);
+        const decoding = Math.max(0, requests[place]! - requestsWaiting[place]!) / weight;
+        const lean = leanNowMs * (1 - fractionOf(part, high, hashParts[place]!, hashHighs[place]!));
+        const cost = work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - (isScored ? scoreMs * scores[i]! : 0);
+        costs[i] = cost;
+        gains[i] = -cost;
         most = Math.max(most, held);
       }
       const best = bestByScore(candidates, gains, draw);

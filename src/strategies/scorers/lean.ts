@@ -1,5 +1,7 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
-import { pairFraction } from '../../core/hash.ts';
+import { columnsOf } from '../../core/endpoint-columns.ts';
+import { fractionOf, keyPart } from '../../core/hash.ts';
 import { drawKey } from '../draw-key.ts';
 import { defineScorer } from '../strategy.ts';
 
@@ -19,8 +21,14 @@ export const lean = defineScorer({
   parameters: z.strictObject({}),
   // Leans by the session where it is known; not worth reading a body for.
   needs: [],
-  create: () => (candidates, { affinityKey, draw }) => {
+  create: () => (candidates, { pool, affinityKey, draw }) => {
     const key = affinityKey ?? drawKey(draw);
-    return candidates.map(({ hash }) => pairFraction(key, hash));
+    const part = keyPart(key);
+    const { high } = key;
+    const { at, columns } = columnsOf(candidates, pool);
+    const { hashParts, hashHighs } = columns;
+    const ratings = new Array<number>(at.length);
+    for (let i = 0; i < at.length; i += 1) ratings[i] = fractionOf(part, high, hashParts[at[i]!]!, hashHighs[at[i]!]!);
+    return ratings;
   },
 });
