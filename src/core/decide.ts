@@ -1,3 +1,4 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per candidate would cost time */
 import { countRejections, type Decision, type DecisionTrace, type NoneCause, type Rejection, type RejectionCount } from './decision.ts';
 import { toHostPort } from './data-parallel-rank.ts';
 import { filter, filterOnce, rememberedOf } from './filtering.ts';
@@ -60,14 +61,29 @@ export function decide(policy: Policy, input: DecisionInput): Decision {
   return new LazyRoute(preference, new LazyTrace(policy.name, candidates, leftOut, scores, preference.costs));
 }
 
-/** Weighted sums of the scores, in the candidates' order; empty where nothing scores. */
+/** Weighted sums of the scores, in the candidates' order. */
 function toTotals(scores: DecisionTrace['scores'], candidates: number): readonly number[] {
-  if (scores.length === 0) return noTotals;
-  const totals = new Array<number>(candidates).fill(0);
-  for (const { weight, ratings } of scores) {
-    for (let i = 0; i < totals.length; i += 1) totals[i] = (totals[i] ?? 0) + weight * (ratings[i] ?? 0.5);
-  }
+  const [first, ...others] = scores;
+  if (first === undefined) return zerosFor(candidates);
+  const totals = new Array<number>(candidates);
+  const rated = Math.min(candidates, first.ratings.length);
+  for (let i = 0; i < rated; i += 1) totals[i] = first.weight * first.ratings[i]!;
+  for (let i = rated; i < candidates; i += 1) totals[i] = first.weight * unknownRating;
+  for (const score of others) addScore(totals, score);
   return totals;
+}
+
+/** No rating is looked at whether it is there: of a fraction out of an array, V8 would make an object first. */
+function addScore(totals: number[], { weight, ratings }: DecisionTrace['scores'][number]): void {
+  const rated = Math.min(totals.length, ratings.length);
+  for (let i = 0; i < rated; i += 1) totals[i] = totals[i]! + weight * ratings[i]!;
+  for (let i = rated; i < totals.length; i += 1) totals[i] = totals[i]! + weight * unknownRating;
+}
+
+/** Zeros for so many candidates, or for more; written to by nobody. */
+function zerosFor(candidates: number): readonly number[] {
+  if (zeros.length < candidates) zeros = new Array<number>(2 * candidates).fill(0);
+  return zeros;
 }
 
 function causeOfNone(rejected: readonly RejectionCount[]): NoneCause {
@@ -78,7 +94,9 @@ function causeOfNone(rejected: readonly RejectionCount[]): NoneCause {
 }
 
 const noScores: DecisionTrace['scores'] = [];
-const noTotals: readonly number[] = [];
+let zeros: readonly number[] = [];
+/** What a rating that a scorer leaves out is taken for. */
+const unknownRating = 0.5;
 
 class LazyTrace implements DecisionTrace {
   readonly policy: string;

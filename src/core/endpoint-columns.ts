@@ -1,6 +1,6 @@
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
-import { memberPart } from './hash.ts';
+import { KeyedFractions } from './keyed-fractions.ts';
 
 /** Lists of candidates of which it is remembered where each stands in the pool. */
 const listsRemembered = 4;
@@ -15,9 +15,8 @@ export class EndpointColumns {
   readonly endpoints: readonly EndpointSnapshot[];
   /** Never written to once it was read: when a weight changes, another column takes its place. So it may be kept. */
   weights: Float64Array;
-  /** Parts of the endpoints' hashes, for `fractionOf`. Addresses never change, and neither do these. */
-  readonly hashParts: Int32Array;
-  readonly hashHighs: Int32Array;
+  /** By the endpoints' hashes. Addresses never change, and neither do these. */
+  readonly fractions: KeyedFractions;
   readonly requests: Float64Array;
   readonly promptTokens: Float64Array;
   readonly requestsWaiting: Float64Array;
@@ -34,8 +33,7 @@ export class EndpointColumns {
     const { length } = endpoints;
     this.endpoints = endpoints;
     this.weights = new Float64Array(length);
-    this.hashParts = new Int32Array(length);
-    this.hashHighs = new Int32Array(length);
+    this.fractions = new KeyedFractions(endpoints);
     this.requests = new Float64Array(length);
     this.promptTokens = new Float64Array(length);
     this.requestsWaiting = new Float64Array(length);
@@ -43,10 +41,8 @@ export class EndpointColumns {
     this.headTokens = new Float64Array(length);
     this.headSinceMs = new Float64Array(length);
     this.#full = new Uint8Array(length);
-    endpoints.forEach((endpoint, i) => {
-      this.weights[i] = endpoint.weight;
-      this.hashParts[i] = memberPart(endpoint.hash);
-      this.hashHighs[i] = endpoint.hash.high;
+    endpoints.forEach(({ weight }, i) => {
+      this.weights[i] = weight;
       this.refresh(i);
     });
   }

@@ -39,21 +39,26 @@ export function expectedTtftMs(endpoint: EndpointSnapshot, uncachedTokens: numbe
 }
 
 /**
- * How high work stands after `tokens` more were poured over the endpoints, always where least waits: in tokens for each unit of weight.
- * Endpoints that had more than that waiting got nothing of it. `waiting` in the order of `endpoints`, of which there is at least one.
+ * How high work stands after `tokens` more were poured over the candidates, always where least waits: in tokens for each unit of weight.
+ * Those that had more than that waiting got nothing of it. `waiting` in the order of the candidates, of which there is at least one.
  */
-export function levelAfter(tokens: number, endpoints: readonly { readonly weight: number }[], waiting: readonly number[]): number {
+export function levelAfter(
+  tokens: number,
+  { at, columns: { weights: weightsAt } }: { readonly at: Int32Array; readonly columns: Pick<CandidateColumns['columns'], 'weights'> },
+  waiting: readonly number[],
+): number {
   let level = Infinity;
   // Over ever fewer endpoints, and so ever lower, until all that are counted get some: no sorting, few rounds.
   for (;;) {
     let weights = 0;
     let poured = tokens;
-    endpoints.forEach(({ weight }, i) => {
-      const work = waiting[i] ?? 0;
-      if (work >= level * weight) return;
+    for (let i = 0; i < at.length; i += 1) {
+      const weight = weightsAt[at[i]!]!;
+      const work = waiting[i]!;
+      if (work >= level * weight) continue;
       weights += weight;
       poured += work;
-    });
+    }
     if (weights === 0 || poured / weights >= level) return level;
     level = poured / weights;
   }

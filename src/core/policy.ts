@@ -59,8 +59,8 @@ export interface Preference {
 }
 
 /**
- * Orders the candidates. `scores` are the weighted sums of all scorers, in the candidates' order, or empty where nothing scores; candidates
- * are never empty, and come in the order of the pool's endpoints.
+ * Orders the candidates. `scores` are the weighted sums of all scorers, in the candidates' order; candidates are never empty, and come in the
+ * order of the pool's endpoints.
  */
 export type Picker = (candidates: readonly EndpointSnapshot[], scores: readonly number[], input: DecisionInput) => Preference;
 

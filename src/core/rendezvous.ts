@@ -1,7 +1,8 @@
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per member would cost time */
 import { columnsOf } from './endpoint-columns.ts';
 import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
-import { fractionOf, type Hash64, keyPart, memberPart, pairFraction } from './hash.ts';
+import { type Hash64, pairFraction } from './hash.ts';
+import { KeyedFractions } from './keyed-fractions.ts';
 
 /** What rendezvous hashing needs to know of a member. */
 export interface RendezvousMember {
@@ -23,25 +24,24 @@ export function rendezvousClaim(key: Hash64, member: RendezvousMember): number {
 export interface RendezvousColumns {
   readonly at: Int32Array;
   readonly weights: Float64Array;
-  readonly hashParts: Int32Array;
-  readonly hashHighs: Int32Array;
+  readonly fractions: KeyedFractions;
 }
 
 /** These columns of a pool's candidates, as they are now: what is worked out later must not go by another weight. */
 export function rendezvousColumnsOf(candidates: readonly EndpointSnapshot[], pool: PoolSnapshot): RendezvousColumns {
   const { at, columns } = columnsOf(candidates, pool);
-  const { weights, hashParts, hashHighs } = columns;
-  return { at, weights, hashParts, hashHighs };
+  const { weights, fractions } = columns;
+  return { at, weights, fractions };
 }
 
 /** Members by falling claim to the key: home first. Members of equal claim keep their order. `columns`: the members' own, where there are some. */
 export function rendezvousOrder<M extends RendezvousMember>(
   key: Hash64,
   members: readonly M[],
-  { at, weights, hashParts, hashHighs }: RendezvousColumns = toColumns(members),
+  { at, weights, fractions }: RendezvousColumns = toColumns(members),
 ): M[] {
-  const part = keyPart(key);
-  const claims = members.map((member, i) => ({ member, claim: -weights[at[i]!]! / Math.log(fractionOf(part, key.high, hashParts[at[i]!]!, hashHighs[at[i]!]!)) }));
+  const u = fractions.of(key);
+  const claims = members.map((member, i) => ({ member, claim: -weights[at[i]!]! / Math.log(u[at[i]!]!) }));
   claims.sort((a, b) => b.claim - a.claim);
   return claims.map(({ member }) => member);
 }
@@ -65,40 +65,42 @@ export function rendezvousBest<M extends RendezvousMember>(
   members: readonly M[],
   max: number,
   takes?: (index: number) => boolean,
-  { at: places, weights, hashParts, hashHighs }: RendezvousColumns = toColumns(members),
+  { at: places, weights, fractions }: RendezvousColumns = toColumns(members),
 ): M[] {
-  const best: M[] = [];
+  if (max <= 0) return [];
+  /** Indices of the best so far and their claims, best first. By hand: `splice` makes an array each time. */
+  const best: number[] = [];
   const claims: number[] = [];
-  if (max <= 0) return best;
-  const part = keyPart(key);
-  const { high } = key;
+  const fractionsAt = fractions.of(key);
   /** What a claim has to exceed. */
   let lowest = -Infinity;
   for (let i = 0; i < places.length; i += 1) {
     const place = places[i]!;
     const weight = weights[place]!;
-    const u = fractionOf(part, high, hashParts[place]!, hashHighs[place]!);
+    const u = fractionsAt[place]!;
     if (weight * slack < lowest * (1 - u)) continue;
     const claim = -weight / Math.log(u);
     if (claim <= lowest || takes?.(i) === false) continue;
-    let at = claims.length;
-    while (at > 0 && claims[at - 1]! < claim) at -= 1;
-    if (claims.length === max) {
-      claims.pop();
-      best.pop();
+    if (claims.length < max) {
+      claims.push(claim);
+      best.push(i);
     }
-    claims.splice(at, 0, claim);
-    best.splice(at, 0, members[i]!);
+    let at = claims.length - 1;
+    for (; at > 0 && claims[at - 1]! < claim; at -= 1) {
+      claims[at] = claims[at - 1]!;
+      best[at] = best[at - 1]!;
+    }
+    claims[at] = claim;
+    best[at] = i;
     if (claims.length === max) lowest = claims[max - 1]!;
   }
-  return best;
+  return best.map((i) => members[i]!);
 }
 
 function toColumns(members: readonly RendezvousMember[]): RendezvousColumns {
   return {
     at: Int32Array.from(members, (_, i) => i),
     weights: Float64Array.from(members, ({ weight }) => weight),
-    hashParts: Int32Array.from(members, ({ hash }) => memberPart(hash)),
-    hashHighs: Int32Array.from(members, ({ hash }) => hash.high),
+    fractions: new KeyedFractions(members),
   };
 }

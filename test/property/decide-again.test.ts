@@ -8,7 +8,7 @@ import { type Decision, type Rejection, countRejections } from '../../src/core/d
 import { columnsOf } from '../../src/core/endpoint-columns.ts';
 import { levelAfter, tokensPerMsDefault, waitingTokens } from '../../src/core/expected-wait.ts';
 import { type EndpointSnapshot, endpointStates, type PoolSnapshot } from '../../src/core/fleet-snapshot.ts';
-import { createAffinityHasher, memberPart, pairFraction } from '../../src/core/hash.ts';
+import { createAffinityHasher, pairFraction } from '../../src/core/hash.ts';
 import { bestMax, type DecisionInput, type Policy } from '../../src/core/policy.ts';
 import { rendezvousOrder } from '../../src/core/rendezvous.ts';
 import { noFacts } from '../../src/core/request-facts.ts';
@@ -109,7 +109,7 @@ const orders: Readonly<Record<string, (kept: readonly EndpointSnapshot[], input:
     if (affinityKey === undefined) return kept.length === 1 ? kept : [];
     const waiting = kept.map((endpoint) => waitingTokens(endpoint, tokensPerMsDefault, nowMs));
     const least = Math.min(...kept.map(({ weight }, i) => waiting[i]! / weight));
-    const level = unheardTokens > 0 ? levelAfter(unheardTokens / 2, kept, waiting) : least;
+    const level = unheardTokens > 0 ? levelAfter(unheardTokens / 2, columnsOf(kept, { name: '', endpoints: kept }), waiting) : least;
     const lambda = 2 + 4 * Math.min(1, level / 16_000);
     const weights = kept.reduce((sum, { weight }) => sum + weight, 0);
     const leanMs = 120 * (1 - 0.875 / routers) + (2 * unheardTokens) / (tokensPerMsDefault * weights);
@@ -346,12 +346,12 @@ describe('deciding again and again while the fleet changes', () => {
           const { at, columns } = columnsOf(endpoints, bed.pool);
           const told = endpoints.map((_, row) => {
             const place = at[row]!;
-            const { weights, hashParts, hashHighs, requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs } = columns;
-            return [weights, hashParts, hashHighs, requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs].map((column) => column[place]);
+            const { weights, requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs } = columns;
+            return [weights, requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs].map((column) => column[place]);
           });
           expect(told).toEqual(
-            endpoints.map(({ weight, hash: own, requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs }) =>
-              [weight, memberPart(own) | 0, own.high | 0, requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs],
+            endpoints.map(({ weight, requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs }) =>
+              [weight, requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, headSinceMs],
             ),
           );
           expect(columns.fullCount).toBe(endpoints.filter(({ full }) => full).length);

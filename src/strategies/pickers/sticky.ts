@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { cachedOf } from '../../core/cached-tokens.ts';
 import { columnsOf } from '../../core/endpoint-columns.ts';
 import { levelAfter, tokensPerMsDefault, waitingOf } from '../../core/expected-wait.ts';
-import { fractionOf, type Hash64, hashName, keyPart } from '../../core/hash.ts';
+import { type Hash64, hashName } from '../../core/hash.ts';
 import type { DecisionInput } from '../../core/policy.ts';
 import { bestByScore, byScore } from '../by-score.ts';
 import { drawKey } from '../draw-key.ts';
@@ -48,7 +48,7 @@ export const sticky = definePicker({
       // Loops, and few of them: this is most of what a decision costs.
       const known = columnsOf(candidates, input.pool);
       const { at, columns } = known;
-      const { weights, hashParts, hashHighs, requests, requestsWaiting } = columns;
+      const { weights, requests, requestsWaiting } = columns;
       const waiting = waitingOf(known, tokensPerMs, nowMs);
       let weightSum = 0;
       let least = Infinity;
@@ -59,14 +59,12 @@ export const sticky = definePicker({
       }
       // What other routers send at this moment fills up where least waits, as it would from here; this request comes in the middle of it.
       const unheardTokens = input.unheardTokens ?? 0;
-      const level = unheardTokens > 0 ? levelAfter(unheardTokens / 2, candidates, waiting) : least;
+      const level = unheardTokens > 0 ? levelAfter(unheardTokens / 2, known, waiting) : least;
       const lambda = missWeight + overloadMissWeight * Math.min(1, level / overloadTokens);
       const key = leanKey(input);
       // Who is to go where is left to chance, then: the lean is, on average, what an endpoint gets of it.
       const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1)) + (2 * unheardTokens) / (tokensPerMs * weightSum);
-      const part = keyPart(key);
-      const { high } = key;
-      const isScored = scores.length > 0;
+      const fractions = columns.fractions.of(key);
       const costs = new Array<number>(at.length);
       const gains = new Array<number>(at.length);
       let most = 0;
@@ -78,8 +76,8 @@ export const sticky = definePicker({
         const work = Math.max(waiting[i]!, level * weight);
         const uncached = promptTokens - held;
         const decoding = Math.max(0, requests[place]! - requestsWaiting[place]!) / weight;
-        const lean = leanNowMs * (1 - fractionOf(part, high, hashParts[place]!, hashHighs[place]!));
-        const cost = work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - (isScored ? scoreMs * scores[i]! : 0);
+        const lean = leanNowMs * (1 - fractions[place]!);
+        const cost = work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - scoreMs * scores[i]!;
         costs[i] = cost;
         gains[i] = -cost;
         most = Math.max(most, held);

@@ -1,7 +1,6 @@
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
 import { columnsOf } from '../../core/endpoint-columns.ts';
-import { fractionOf, keyPart } from '../../core/hash.ts';
 import { drawKey } from '../draw-key.ts';
 import { defineScorer } from '../strategy.ts';
 
@@ -23,12 +22,10 @@ export const lean = defineScorer({
   needs: [],
   create: () => (candidates, { pool, affinityKey, draw }) => {
     const key = affinityKey ?? drawKey(draw);
-    const part = keyPart(key);
-    const { high } = key;
     const { at, columns } = columnsOf(candidates, pool);
-    const { hashParts, hashHighs } = columns;
+    const fractions = columns.fractions.of(key);
     const ratings = new Array<number>(at.length);
-    for (let i = 0; i < at.length; i += 1) ratings[i] = fractionOf(part, high, hashParts[at[i]!]!, hashHighs[at[i]!]!);
+    for (let i = 0; i < at.length; i += 1) ratings[i] = fractions[at[i]!]!;
     return ratings;
   },
 });
