@@ -135,5 +135,8 @@ export function fractionOf(keyPart: number, keyHigh: number, memberPart: number,
   const high = mix32(keyHigh ^ mix32(memberHigh ^ low) ^ 0xbb67ae85);
   const fraction = ((high >>> 6) * 0x8000000 + (low >>> 5) + 0.5) * 2 ** -53;
   // All bits set would round up to 1, whose logarithm is 0.
-  return fraction < 1 ? fraction : 1 - Number.EPSILON / 2;
+  return fraction < 1 ? fraction : belowOne;
 }
+
+/** The largest fraction there is. A constant: `Number.EPSILON` is looked up each time. */
+const belowOne = 1 - 2 ** -53;

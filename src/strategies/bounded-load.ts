@@ -44,17 +44,18 @@ export function boundLoad({ bound, slackRequests, load }: BoundSettings, candida
   const own = isTokens ? input.promptTokens : 1;
   const { at, columns } = columnsOf(candidates, input.pool);
   const { requests: inFlight, promptTokens: tokens, weights: weightsAt } = columns;
-  const loads = new Float64Array(candidates.length);
+  const loadsAt = isTokens ? tokens : inFlight;
+  // A copy, since loads go on changing; of numbers rather than bytes, since memory for those is slow to get.
+  const loads = new Array<number>(at.length);
   let total = own;
   let requests = 1;
   let weights = 0;
   for (let i = 0; i < at.length; i += 1) {
     const place = at[i]!;
-    const count = inFlight[place]!;
-    const carried = isTokens ? tokens[place]! : count;
+    const carried = loadsAt[place]!;
     loads[i] = carried;
     total += carried;
-    requests += count;
+    requests += inFlight[place]!;
     weights += weightsAt[place]!;
   }
   const loadOf = (index: number): number => loads[index]!;

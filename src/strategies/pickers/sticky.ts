@@ -1,6 +1,6 @@
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
-import { cachedOf } from '../../core/cached-tokens.ts';
+import { cachedAtRows } from '../../core/cached-tokens.ts';
 import { columnsOf } from '../../core/endpoint-columns.ts';
 import { levelAfter, tokensPerMsDefault, waitingOf } from '../../core/expected-wait.ts';
 import { type Hash64, hashName } from '../../core/hash.ts';
@@ -44,10 +44,10 @@ export const sticky = definePicker({
   create: ({ tokensPerMs, missWeight, overloadMissWeight, overloadTokens, stepTokens, leanMs, scoreMs }) => {
     return (candidates, scores, input) => {
       const { promptTokens, nowMs, draw } = input;
-      const cached = cachedOf(candidates, input);
       // Loops, and few of them: this is most of what a decision costs.
       const known = columnsOf(candidates, input.pool);
       const { at, columns } = known;
+      const cached = cachedAtRows(known, input.cachedTokens);
       const { weights, requests, requestsWaiting } = columns;
       const waiting = waitingOf(known, tokensPerMs, nowMs);
       let weightSum = 0;
@@ -71,7 +71,7 @@ export const sticky = definePicker({
       for (let i = 0; i < at.length; i += 1) {
         const place = at[i]!;
         const weight = weights[place]!;
-        const held = cached[i]!;
+        const held = cached[place]!;
         const rate = tokensPerMs * weight;
         const work = Math.max(waiting[i]!, level * weight);
         const uncached = promptTokens - held;
@@ -84,7 +84,7 @@ export const sticky = definePicker({
       }
       const best = bestByScore(candidates, gains, draw);
       const first = best[0];
-      const chosen = first === undefined ? 0 : (cached[candidates.indexOf(first)] ?? 0);
+      const chosen = first === undefined ? 0 : (input.cachedTokens.get(first.address) ?? 0);
       const reason = most === 0 ? 'nothing-cached' : chosen === most ? 'cache-kept' : chosen > 0 ? 'cache-partly-kept' : 'cache-left';
       return new LazyPreference(best, () => byScore(candidates, gains, draw), { reason, home: undefined, costs });
     };

@@ -20,7 +20,7 @@ export const leastRequests = defineScorer({
     const { at, columns } = columnsOf(candidates, pool);
     const { requests } = columns;
     let least = Infinity;
-    for (let i = 0; i < at.length; i += 1) least = Math.min(least, requests[at[i]!]!);
+    for (let i = 0; i < at.length; i += 1) if (requests[at[i]!]! < least) least = requests[at[i]!]!;
     const ratings = new Array<number>(at.length);
     for (let i = 0; i < at.length; i += 1) ratings[i] = (least + 1) / (requests[at[i]!]! + 1);
     return ratings;
