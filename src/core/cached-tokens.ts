@@ -1,5 +1,6 @@
 import type { CandidateColumns } from './endpoint-columns.ts';
-import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
+import type { PoolSnapshot } from './pool-snapshot.ts';
 
 /** Tokens of one prompt that endpoints' caches are believed to hold. A `Map` from address to tokens is one, too. */
 export interface CachedTokens {

@@ -1,5 +1,5 @@
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
-import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
 import { KeyedFractions } from './keyed-fractions.ts';
 
 /** Lists of candidates of which it is remembered where each stands in the pool. */
@@ -93,7 +93,7 @@ export interface CandidateColumns {
 }
 
 /** The columns in which the candidates' rows are: the pool's, or, where it has none, some made for the occasion. */
-export function columnsOf(candidates: readonly EndpointSnapshot[], { columns }: PoolSnapshot): CandidateColumns {
+export function columnsOf(candidates: readonly EndpointSnapshot[], { columns }: { readonly columns?: EndpointColumns }): CandidateColumns {
   return columns?.of(candidates) ?? toColumns(candidates);
 }
 

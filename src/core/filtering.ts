@@ -1,7 +1,8 @@
-import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
 import { LeftOutByOne } from './left-out.ts';
 import { perVersion } from './per-version.ts';
 import type { DecisionInput, Filter, Policy, Step } from './policy.ts';
+import type { PoolSnapshot } from './pool-snapshot.ts';
 
 /** What one filter made of those who came to it. */
 export interface Filtered {

@@ -1,4 +1,3 @@
-import type { EndpointColumns } from './endpoint-columns.ts';
 import { type Hash64, hashName } from './hash.ts';
 
 /** Where an endpoint stands, and so whether it may be sent requests. */
@@ -114,20 +113,6 @@ type EndpointLoad =
 
 /** All else: what an endpoint is and where it stands, which changes seldom beside the requests. */
 export type EndpointStanding = Omit<EndpointSnapshot, EndpointLoad>;
-
-/** One pool as a decision sees it; not changed while the decision runs. */
-export interface PoolSnapshot {
-  readonly name: string;
-  /** Sorted by address, so that equal fleets give equal decisions whatever order they were configured in. */
-  readonly endpoints: readonly EndpointSnapshot[];
-  /**
-   * Another number whenever endpoints came or went, or the standing of one changed: so what was worked out from standings alone holds as long
-   * as this stays. Absent: nothing is kept from one decision to the next.
-   */
-  readonly version?: number;
-  /** The load of all endpoints as it is now, in columns; absent: they are to be asked one by one. */
-  readonly columns?: EndpointColumns;
-}
 
 /** An endpoint of which nothing is known but its address: ready, idle, never measured. */
 export function idleEndpoint(address: string): EndpointSnapshot {

@@ -1,4 +1,5 @@
-import type { EndpointStanding, PoolSnapshot } from './fleet-snapshot.ts';
+import type { EndpointStanding } from './fleet-snapshot.ts';
+import type { PoolSnapshot } from './pool-snapshot.ts';
 
 /**
  * What hangs on the standing of a pool's endpoints alone, worked out once for each version of the pool instead of once for each decision.

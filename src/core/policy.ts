@@ -1,6 +1,7 @@
 import type { CachedTokens } from './cached-tokens.ts';
-import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
 import type { AffinityKey } from './hash.ts';
+import type { PoolSnapshot } from './pool-snapshot.ts';
 import type { FactNeed, RequestFacts } from './request-facts.ts';
 
 /** All that a decision depends on. Equal inputs give equal decisions: time, chance and order of arrival come in here. */

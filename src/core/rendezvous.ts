@@ -1,8 +1,9 @@
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per member would cost time */
 import { columnsOf } from './endpoint-columns.ts';
-import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
 import { type Hash64, pairFraction } from './hash.ts';
 import { KeyedFractions } from './keyed-fractions.ts';
+import type { PoolSnapshot } from './pool-snapshot.ts';
 
 /** What rendezvous hashing needs to know of a member. */
 export interface RendezvousMember {

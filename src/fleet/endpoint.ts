@@ -2,6 +2,7 @@ import type { EndpointSnapshot, EndpointState, EngineMetrics, LatencySnapshot } 
 import { type Hash64, hashName } from '../core/hash.ts';
 import { EndpointHealth } from './endpoint-health.ts';
 import { LatencyWindow } from './latency-window.ts';
+import type { Added } from './load.ts';
 import { WaitingLine } from './waiting-line.ts';
 import { WatchedAdded, WatchedLoad } from './watched-load.ts';
 
@@ -20,13 +21,6 @@ export interface EndpointDefinition {
   readonly standby?: boolean | undefined;
 }
 
-/** What was ever sent somewhere; only differences mean anything. */
-export interface Added {
-  requests: number;
-  promptTokens: number;
-  uncachedTokens: number;
-}
-
 /** A router's part in limits that cannot be counted together for now. */
 export interface CapShare {
   readonly routers: number;
@@ -37,18 +31,6 @@ export interface CapShare {
 export function shareOfLimit(requestsMax: number, { routers, rank }: CapShare): number {
   return Math.floor(requestsMax / routers) + (rank < requestsMax % routers ? 1 : 0);
 }
-
-/** What one party knows to be in flight on one endpoint. */
-export interface Load {
-  readonly requests: number;
-  readonly promptTokens: number;
-  /** Requests without a first token, and their prompt tokens less what was believed to be cached. */
-  readonly requestsWaiting: number;
-  readonly uncachedTokensWaiting: number;
-}
-
-/** No load at all. */
-export const noLoad: Load = { requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 };
 
 /** Hears what changes of an endpoint, so that what was made of it is not used any longer. */
 export interface EndpointWatcher {
@@ -257,3 +239,5 @@ export class FleetEndpoint implements EndpointSnapshot {
     this.#loadChanged();
   }
 }
+
+export { type Added, type Load, noLoad } from './load.ts';

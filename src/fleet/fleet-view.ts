@@ -1,5 +1,6 @@
 import type { EndpointColumns } from '../core/endpoint-columns.ts';
-import type { EndpointState, PoolSnapshot } from '../core/fleet-snapshot.ts';
+import type { EndpointState } from '../core/fleet-snapshot.ts';
+import type { PoolSnapshot } from '../core/pool-snapshot.ts';
 import { CacheView } from './cache-view.ts';
 import { type Added, type EndpointDefinition, FleetEndpoint } from './endpoint.ts';
 import { ForeignLoad } from './foreign-load.ts';

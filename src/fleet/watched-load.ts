@@ -1,4 +1,4 @@
-import type { Added, Load } from './endpoint.ts';
+import type { Added, Load } from './load.ts';
 
 /** Load that tells when it changes, so that whoever keeps sums of it knows that they are old. */
 export class WatchedLoad implements Load {
@@ -49,7 +49,7 @@ export class WatchedLoad implements Load {
   }
 
   /** As it is now. */
-  toLoad(): Load {
+  toLoad(): Record<keyof Load, number> {
     return {
       requests: this.#requests,
       promptTokens: this.#promptTokens,
