@@ -17,10 +17,9 @@ export function waitingTokens(endpoint: EndpointSnapshot, tokensPerMs: number, n
   return stillWaiting(uncachedTokensWaiting, headTokens, tokensPerMs * weight * Math.max(0, nowMs - headSinceMs));
 }
 
-/** `waitingTokens` of all candidates, in their order. */
-export function waitingOf({ at, columns }: CandidateColumns, tokensPerMs: number, nowMs: number): number[] {
+/** `waitingTokens` of all candidates, in their order, written into `waiting`, which may be longer and is returned; absent: a new array. */
+export function waitingOf({ at, columns }: CandidateColumns, tokensPerMs: number, nowMs: number, waiting = new Array<number>(at.length)): number[] {
   const { weights, headTokens, headSinceMs, uncachedTokensWaiting } = columns;
-  const waiting = new Array<number>(at.length);
   for (let i = 0; i < at.length; i += 1) {
     const place = at[i]!;
     waiting[i] = stillWaiting(uncachedTokensWaiting[place]!, headTokens[place]!, tokensPerMs * weights[place]! * Math.max(0, nowMs - headSinceMs[place]!));

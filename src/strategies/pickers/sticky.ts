@@ -42,6 +42,9 @@ export const sticky = definePicker({
   needs: ['session', 'promptTokens', 'prefix'],
   wantsFirstToken: true,
   create: ({ tokensPerMs, missWeight, overloadMissWeight, overloadTokens, stepTokens, leanMs, scoreMs }) => {
+    // Read within a decision only, and of a size for thousands of endpoints: made anew each time, they would be most of its garbage.
+    const waiting: number[] = [];
+    const gains: number[] = [];
     return (candidates, scores, input) => {
       const { promptTokens, nowMs, draw } = input;
       // Loops, and few of them: this is most of what a decision costs.
@@ -49,7 +52,7 @@ export const sticky = definePicker({
       const { at, columns } = known;
       const cached = cachedAtRows(known, input.cachedTokens);
       const { weights, requests, requestsWaiting } = columns;
-      const waiting = waitingOf(known, tokensPerMs, nowMs);
+      waitingOf(known, tokensPerMs, nowMs, waiting);
       let weightSum = 0;
       let least = Infinity;
       for (let i = 0; i < at.length; i += 1) {
@@ -66,7 +69,6 @@ export const sticky = definePicker({
       const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1)) + (2 * unheardTokens) / (tokensPerMs * weightSum);
       const fractions = columns.fractions.of(key);
       const costs = new Array<number>(at.length);
-      const gains = new Array<number>(at.length);
       let most = 0;
       for (let i = 0; i < at.length; i += 1) {
         const place = at[i]!;
@@ -86,7 +88,7 @@ export const sticky = definePicker({
       const first = best[0];
       const chosen = first === undefined ? 0 : (input.cachedTokens.get(first.address) ?? 0);
       const reason = most === 0 ? 'nothing-cached' : chosen === most ? 'cache-kept' : chosen > 0 ? 'cache-partly-kept' : 'cache-left';
-      return new LazyPreference(best, () => byScore(candidates, gains, draw), { reason, home: undefined, costs });
+      return new LazyPreference(best, () => byScore(candidates, costs.map((cost) => -cost), draw), { reason, home: undefined, costs });
     };
   },
 });
