@@ -1,4 +1,6 @@
-import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+import type { CandidateColumns } from './endpoint-columns.ts';
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
+import type { PoolSnapshot } from './pool-snapshot.ts';
 
 /** Tokens of one prompt that endpoints' caches are believed to hold. A `Map` from address to tokens is one, too. */
 export interface CachedTokens {
@@ -6,6 +8,12 @@ export interface CachedTokens {
   get(address: string): number | undefined;
   /** The same in a column, 0 for nothing, and the pool's endpoints in whose order it is. Absent: ask `get`. */
   readonly column?: { readonly endpoints: readonly EndpointSnapshot[]; readonly tokens: Float64Array };
+}
+
+/** The same as `cachedOf`, at the rows of the candidates' columns instead: it may be the column that was given, so nobody may write to it. */
+export function cachedAtRows({ columns: { endpoints } }: CandidateColumns, cachedTokens: CachedTokens): Float64Array {
+  const { column } = cachedTokens;
+  return column?.endpoints === endpoints ? column.tokens : Float64Array.from(endpoints, ({ address }) => cachedTokens.get(address) ?? 0);
 }
 
 /** What each candidate is believed to hold, in their order, in an array of the caller's own. Candidates are in the order of the pool's endpoints. */
@@ -18,6 +26,12 @@ export function cachedOf(
   const { endpoints, tokens } = column;
   if (candidates === endpoints) return tokens.slice();
   const cached = new Float64Array(candidates.length);
+  const known = pool.columns?.of(candidates);
+  if (known !== undefined) {
+    const { at } = known;
+    for (let i = 0; i < at.length; i += 1) cached[i] = tokens[at[i] ?? 0] ?? 0;
+    return cached;
+  }
   let at = 0;
   for (let i = 0; i < candidates.length; i += 1) {
     const candidate = candidates[i];

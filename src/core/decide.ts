@@ -1,7 +1,10 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per candidate would cost time */
 import { countRejections, type Decision, type DecisionTrace, type NoneCause, type Rejection, type RejectionCount } from './decision.ts';
 import { toHostPort } from './data-parallel-rank.ts';
+import { filter, filterOnce, rememberedOf } from './filtering.ts';
 import type { EndpointSnapshot } from './fleet-snapshot.ts';
-import type { DecisionInput, Filter, Policy, Preference, Step } from './policy.ts';
+import { LeftOut } from './left-out.ts';
+import type { DecisionInput, Policy, Preference } from './policy.ts';
 
 /** The filter code that means "would serve it, but not now": these make a pool saturated rather than not ready. */
 export const atLimit = 'at-limit';
@@ -20,48 +23,67 @@ export const contextTooLong = 'context-too-long';
 export function decide(policy: Policy, input: DecisionInput): Decision {
   const leftOut = new LeftOut();
   const { subset } = input.facts;
+  const { filters } = policy;
+  let remembered = rememberedOf(policy, input.pool);
   let candidates = input.pool.endpoints;
   if (subset !== undefined) {
-    candidates = keep({ name: 'subset', run: ({ address }) => (subset.has(toHostPort(address)) ? undefined : 'outside-subset') }, candidates, input, leftOut);
+    const inside = filter({ name: 'subset', run: ({ address }) => (subset.has(toHostPort(address)) ? undefined : 'outside-subset') }, candidates, input);
+    if (inside.leftOut !== undefined) leftOut.add(inside.leftOut);
+    candidates = inside.passed;
+    remembered = undefined;
   }
-  for (const filter of policy.filters) if (filter.soft !== true) candidates = keep(filter, candidates, input, leftOut);
-  for (const filter of policy.filters) {
-    if (filter.soft !== true || candidates.length === 0) continue;
-    const before = leftOut.length;
-    const preferred = keep(filter, candidates, input, leftOut);
-    if (preferred.length === 0) leftOut.cutTo(before);
-    else candidates = preferred;
+  for (let i = 0; i < filters.length; i += 1) {
+    const step = filters[i];
+    if (step === undefined || step.soft === true) continue;
+    const kept = filterOnce(step, i, candidates, input, remembered);
+    if (kept?.leftOut === undefined) continue;
+    leftOut.add(kept.leftOut);
+    candidates = kept.passed;
+    // Who comes to the next filters hangs on this request from here on.
+    if (step.run.standing !== true) remembered = undefined;
+  }
+  for (let i = 0; i < filters.length; i += 1) {
+    const step = filters[i];
+    if (step?.soft !== true || candidates.length === 0) continue;
+    const kept = filterOnce(step, i, candidates, input, remembered);
+    if (kept?.leftOut === undefined || kept.passed.length === 0) continue;
+    leftOut.add(kept.leftOut);
+    candidates = kept.passed;
+    if (step.run.standing !== true) remembered = undefined;
   }
   if (candidates.length === 0) {
     const trace = new LazyTrace(policy.name, candidates, leftOut, []);
     return { kind: 'none', cause: causeOfNone(countRejections(trace)), trace };
   }
 
-  const totals = new Array<number>(candidates.length).fill(0);
-  const scores = policy.scorers.length === 0 ? noScores : policy.scorers.map(({ name, run, weight }) => {
-    const ratings = run(candidates, input);
-    for (let i = 0; i < totals.length; i += 1) totals[i] = (totals[i] ?? 0) + weight * (ratings[i] ?? 0.5);
-    return { scorer: name, weight, ratings };
-  });
-  const preference = policy.picker.run(candidates, totals, input);
+  const scores = policy.scorers.length === 0 ? noScores : policy.scorers.map(({ name, run, weight }) => ({ scorer: name, weight, ratings: run(candidates, input) }));
+  const preference = policy.picker.run(candidates, toTotals(scores, candidates.length), input);
   return new LazyRoute(preference, new LazyTrace(policy.name, candidates, leftOut, scores, preference.costs));
 }
 
-/** Those that a filter lets pass, in their order; the same array where it lets all pass. */
-function keep({ name, run }: Step<Filter>, candidates: readonly EndpointSnapshot[], input: DecisionInput, leftOut: LeftOut): readonly EndpointSnapshot[] {
-  let kept: EndpointSnapshot[] | undefined;
-  for (let i = 0; i < candidates.length; i += 1) {
-    const endpoint = candidates[i];
-    if (endpoint === undefined) continue;
-    const reason = run(endpoint, input);
-    if (reason === undefined) {
-      kept?.push(endpoint);
-      continue;
-    }
-    kept ??= candidates.slice(0, i);
-    leftOut.add(endpoint, name, reason);
-  }
-  return kept ?? candidates;
+/** Weighted sums of the scores, in the candidates' order. */
+function toTotals(scores: DecisionTrace['scores'], candidates: number): readonly number[] {
+  const [first, ...others] = scores;
+  if (first === undefined) return zerosFor(candidates);
+  const totals = new Array<number>(candidates);
+  const rated = Math.min(candidates, first.ratings.length);
+  for (let i = 0; i < rated; i += 1) totals[i] = first.weight * first.ratings[i]!;
+  for (let i = rated; i < candidates; i += 1) totals[i] = first.weight * unknownRating;
+  for (const score of others) addScore(totals, score);
+  return totals;
+}
+
+/** No rating is looked at whether it is there: of a fraction out of an array, V8 would make an object first. */
+function addScore(totals: number[], { weight, ratings }: DecisionTrace['scores'][number]): void {
+  const rated = Math.min(totals.length, ratings.length);
+  for (let i = 0; i < rated; i += 1) totals[i] = totals[i]! + weight * ratings[i]!;
+  for (let i = rated; i < totals.length; i += 1) totals[i] = totals[i]! + weight * unknownRating;
+}
+
+/** Zeros for so many candidates, or for more; written to by nobody. */
+function zerosFor(candidates: number): readonly number[] {
+  if (zeros.length < candidates) zeros = new Array<number>(2 * candidates).fill(0);
+  return zeros;
 }
 
 function causeOfNone(rejected: readonly RejectionCount[]): NoneCause {
@@ -71,63 +93,10 @@ function causeOfNone(rejected: readonly RejectionCount[]): NoneCause {
   return inside.length === 0 && rejected.length > 0 ? 'subset' : 'not-ready';
 }
 
-/** Written to by nobody. */
-const noNames: string[] = [];
-
-/** Endpoints that were left out, and why, in three columns. */
-class LeftOut {
-  // Where nobody is left out, as mostly, no list is made.
-  #endpoints: EndpointSnapshot[] | undefined;
-  #filters: string[] = noNames;
-  #reasons: string[] = noNames;
-
-  get length(): number {
-    return this.#endpoints?.length ?? 0;
-  }
-
-  add(endpoint: EndpointSnapshot, filter: string, reason: string): void {
-    if (this.#endpoints === undefined) {
-      this.#endpoints = [];
-      this.#filters = [];
-      this.#reasons = [];
-    }
-    this.#endpoints.push(endpoint);
-    this.#filters.push(filter);
-    this.#reasons.push(reason);
-  }
-
-  /** Forgets all but the first so many. */
-  cutTo(length: number): void {
-    if (this.#endpoints === undefined) return;
-    this.#endpoints.length = length;
-    this.#filters.length = length;
-    this.#reasons.length = length;
-  }
-
-  toRejections(): Rejection[] {
-    return (this.#endpoints ?? []).map(({ address }, i) => ({ address, filter: this.#filters[i] ?? '', reason: this.#reasons[i] ?? '' }));
-  }
-
-  /** In the order in which each filter and reason came up first. */
-  toCounts(): RejectionCount[] {
-    const counts: { filter: string; reason: string; count: number }[] = [];
-    // Many endpoints in a row are mostly left out for the same reason, and there are few reasons.
-    let last: (typeof counts)[number] | undefined;
-    for (let i = 0; i < this.length; i += 1) {
-      const filter = this.#filters[i] ?? '';
-      const reason = this.#reasons[i] ?? '';
-      if (last?.reason !== reason || last.filter !== filter) {
-        last = counts.find((known) => known.filter === filter && known.reason === reason);
-        if (last === undefined) counts.push((last = { filter, reason, count: 0 }));
-      }
-      last.count += 1;
-    }
-    return counts;
-  }
-}
-
-const noCounts: readonly RejectionCount[] = [];
 const noScores: DecisionTrace['scores'] = [];
+let zeros: readonly number[] = [];
+/** What a rating that a scorer leaves out is taken for. */
+const unknownRating = 0.5;
 
 class LazyTrace implements DecisionTrace {
   readonly policy: string;
@@ -156,7 +125,7 @@ class LazyTrace implements DecisionTrace {
   }
 
   get rejectionCounts(): readonly RejectionCount[] {
-    return (this.#counts ??= this.#leftOut.length === 0 ? noCounts : this.#leftOut.toCounts());
+    return (this.#counts ??= this.#leftOut.toCounts());
   }
 
   get endpoints(): number {

@@ -49,7 +49,7 @@ describe('levelAfter', () => {
   const level = (tokens: number, ...columns: readonly (readonly [waiting: number, weight: number])[]): number =>
     levelAfter(
       tokens,
-      columns.map(([, weight]) => ({ weight })),
+      { at: Int32Array.from(columns, (_, i) => i), columns: { weights: Float64Array.from(columns, ([, weight]) => weight) } },
       columns.map(([waiting]) => waiting),
     );
 

@@ -99,12 +99,20 @@ export interface EndpointSnapshot {
   readonly metrics: EngineMetrics | undefined;
 }
 
-/** One pool as a decision sees it; not changed while the decision runs. */
-export interface PoolSnapshot {
-  readonly name: string;
-  /** Sorted by address, so that equal fleets give equal decisions whatever order they were configured in. */
-  readonly endpoints: readonly EndpointSnapshot[];
-}
+/** What changes of an endpoint with each request, or is measured. */
+type EndpointLoad =
+  | 'full'
+  | 'requests'
+  | 'promptTokens'
+  | 'requestsWaiting'
+  | 'uncachedTokensWaiting'
+  | 'headTokens'
+  | 'headSinceMs'
+  | 'latency'
+  | 'metrics';
+
+/** All else: what an endpoint is and where it stands, which changes seldom beside the requests. */
+export type EndpointStanding = Omit<EndpointSnapshot, EndpointLoad>;
 
 /** An endpoint of which nothing is known but its address: ready, idle, never measured. */
 export function idleEndpoint(address: string): EndpointSnapshot {

@@ -1,6 +1,7 @@
 import type { CachedTokens } from './cached-tokens.ts';
-import type { EndpointSnapshot, PoolSnapshot } from './fleet-snapshot.ts';
+import type { EndpointSnapshot } from './fleet-snapshot.ts';
 import type { AffinityKey } from './hash.ts';
+import type { PoolSnapshot } from './pool-snapshot.ts';
 import type { FactNeed, RequestFacts } from './request-facts.ts';
 
 /** All that a decision depends on. Equal inputs give equal decisions: time, chance and order of arrival come in here. */
@@ -27,8 +28,17 @@ export interface DecisionInput {
   readonly sequence: number;
 }
 
-/** Says why an endpoint may not take the request, as a stable code; undefined: it may. */
-export type Filter = (endpoint: EndpointSnapshot, input: DecisionInput) => string | undefined;
+/**
+ * Says why an endpoint may not take the request, as a stable code; undefined: it may. What a filter promises beside spares asking it about
+ * thousands of endpoints for each request; a promise that is not made costs time and nothing else.
+ */
+export interface Filter {
+  (endpoint: EndpointSnapshot, input: DecisionInput): string | undefined;
+  /** It says the same for every request as long as the endpoint's standing is the same: see `PoolSnapshot.version`. */
+  readonly standing?: boolean;
+  /** Whether it surely has nothing against any endpoint of the pool for this request. */
+  readonly passesAll?: (input: DecisionInput) => boolean;
+}
 
 /** Rates every candidate from 0 to 1, higher is better, in the candidates' order. What is unknown rates 0.5. */
 export type Scorer = (candidates: readonly EndpointSnapshot[], input: DecisionInput) => readonly number[];

@@ -883,7 +883,7 @@ describe('a bug', () => {
     expect(call.ended).toBe('internal');
     expect(trial.router.requestsInFlight).toBe(0);
     for (const pool of trial.fleet.pools.values())
-      for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 });
+      for (const { own } of pool.endpoints) expect(own.toLoad()).toEqual({ requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 });
   });
 
   it('after the decision ends the stream with an error, since no refusal is possible any more', () => {

@@ -6,7 +6,7 @@ const slots = 5;
 
 const leadingOf = (holders: BlockHolders, blocks: readonly number[]): number[] => {
   const leading = new Float64Array(slots);
-  holders.countLeading(blocks, leading);
+  holders.countLeading(blocks, leading, slots);
   return [...leading];
 };
 
@@ -20,6 +20,24 @@ describe('BlockHolders', () => {
     expect(leadingOf(holders, [13, 10])).toEqual([0, 0, 0, 0, 0]);
     expect(leadingOf(holders, [])).toEqual([0, 0, 0, 0, 0]);
     expect([10, 11, 12, 13].map((block) => holders.count(block))).toEqual([2, 2, 2, 0]);
+  });
+
+  it('need not be asked who holds what all do, however many slots are nobody’s', () => {
+    const holders = new BlockHolders();
+    for (const slot of [1, 3]) for (const block of [10, 11, ...(slot === 3 ? [12] : [])]) holders.add(block, slot);
+    for (const [prompt, expected] of [
+      [[10, 11, 12], [2, 3]],
+      [[10, 11], [2, 2]],
+      [[12, 10], [0, 1 + 1]],
+      [[13, 10], [0, 0]],
+    ] as const) {
+      const leading = new Float64Array(slots);
+      holders.countLeading(prompt, leading, 2);
+      expect([leading[1], leading[3]]).toEqual(expected);
+    }
+    const leading = new Float64Array(slots);
+    new BlockHolders().countLeading([10], leading, 0);
+    expect([...leading]).toEqual([0, 0, 0, 0, 0]);
   });
 
   it('keeps to a model of sets, whatever comes and goes', () => {
@@ -50,6 +68,8 @@ describe('BlockHolders', () => {
           return end === -1 ? prompt.length : end;
         });
         expect(leadingOf(holders, prompt)).toEqual(expected);
+        for (let slot = 0; slot < slots; slot += 1) for (const one of [50, 51]) holders.add(one, slot);
+        expect(leadingOf(holders, [50, 51, ...prompt])).toEqual(expected.map((leading) => leading + 2));
       }),
     );
   });

@@ -68,9 +68,15 @@ export class BlockHolders {
     if (this.#counts[at] === 0) this.#removeFromTable(at);
   }
 
-  /** For each slot, how many of the leading blocks of a prompt it holds, written into `leading`, which has a 0 for every slot. */
-  countLeading(blocks: readonly number[], leading: Float64Array): void {
-    for (let i = 0; i < blocks.length; i += 1) {
+  /**
+   * For each slot, how many of the leading blocks of a prompt it holds, written into `leading`, which has a 0 for every slot. `holders`: how
+   * many endpoints there are, so that of what all of them hold, as they do a system prompt, none need be looked at; slots of none get any number.
+   */
+  countLeading(blocks: readonly number[], leading: Float64Array, holders: number): void {
+    let i = 0;
+    while (holders > 0 && i < blocks.length && this.#counts[this.#find(blocks[i]!)] === holders) i += 1;
+    if (i > 0) leading.fill(i);
+    for (; i < blocks.length; i += 1) {
       const at = this.#find(blocks[i]!);
       if (this.#counts[at] === 0) return;
       let goesOn = false;

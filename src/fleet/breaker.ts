@@ -57,6 +57,7 @@ interface Part {
  */
 export class Breaker {
   #settings: BreakerSettings;
+  readonly #trialsChanged: () => void;
   #state: BreakerState = 'closed';
   #untilMs: number | undefined;
   #strikes = 0;
@@ -67,8 +68,10 @@ export class Breaker {
   readonly #trials = new Set<string>();
   #passed = 0;
 
-  constructor(settings: BreakerSettings) {
+  /** `trialsChanged`: told when `trialsFree` may be another. */
+  constructor(settings: BreakerSettings, trialsChanged: () => void = () => undefined) {
     this.#settings = settings;
+    this.#trialsChanged = trialsChanged;
   }
 
   get state(): BreakerState {
@@ -86,11 +89,14 @@ export class Breaker {
 
   configure(settings: BreakerSettings): void {
     this.#settings = settings;
+    this.#trialsChanged();
   }
 
   /** A request was sent there: a trial, if trials are what it takes. */
   dispatched(lease: string): void {
-    if (this.#state === 'half-open') this.#trials.add(lease);
+    if (this.#state !== 'half-open') return;
+    this.#trials.add(lease);
+    this.#trialsChanged();
   }
 
   isTrial(lease: string): boolean {
@@ -113,6 +119,7 @@ export class Breaker {
   /** A request is over that says something of the endpoint. `standsOut`: asked whether its peers do without failures meanwhile. */
   ended(lease: string, failed: boolean, nowMs: number, standsOut: () => boolean = () => false): BreakerNews {
     const wasTrial = this.#trials.delete(lease);
+    if (wasTrial) this.#trialsChanged();
     if (this.#state === 'half-open') {
       if (!wasTrial) return undefined;
       if (failed) return 'trial-failed';
@@ -134,7 +141,7 @@ export class Breaker {
 
   /** A request is over that says nothing of the endpoint. */
   forgot(lease: string): void {
-    this.#trials.delete(lease);
+    if (this.#trials.delete(lease)) this.#trialsChanged();
   }
 
   /** Opens: as failed, or as slow. Each time in succession for twice as long. */
@@ -181,6 +188,7 @@ export class Breaker {
     this.#passed = 0;
     this.#trials.clear();
     for (const part of this.#parts) part.id = -1;
+    this.#trialsChanged();
   }
 
   #partAt(nowMs: number): Part {

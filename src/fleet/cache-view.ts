@@ -1,4 +1,6 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- slots are kept in bounds; a check for undefined per endpoint would cost time */
 import { LRUCache } from 'lru-cache';
+import { placeOfAddress } from '../core/address-order.ts';
 import type { CachedTokens } from '../core/cached-tokens.ts';
 import type { EndpointSnapshot } from '../core/fleet-snapshot.ts';
 import { prefixBlockTokens } from '../core/request-facts.ts';
@@ -67,6 +69,8 @@ export class CacheView {
   readonly #freeSlots: number[] = [];
   /** Slots given so far, those given back included. */
   #slots = 0;
+  /** Made anew for each prompt, this would be garbage of a size for thousands of endpoints. */
+  #bySlot = new Float64Array(0);
   /** For the endpoints last asked about, the slot of each in their order, -1 for none; undefined: to be made again. */
   #slotsInOrder: { readonly endpoints: readonly EndpointSnapshot[]; readonly slots: Int32Array } | undefined;
   /** Made when the first session comes: it takes its memory, some MB, at once, and many pools have policies that never ask. */
@@ -117,27 +121,27 @@ export class CacheView {
     if (bySlot === undefined) return nothingCached;
     const slots = this.#slotsOf(endpoints);
     const tokens = new Float64Array(endpoints.length);
-    for (let i = 0; i < tokens.length; i += 1) {
-      const slot = slots[i] ?? -1;
-      if (slot !== -1) tokens[i] = bySlot[slot] ?? 0;
+    for (let i = 0; i < slots.length; i += 1) {
+      const slot = slots[i]!;
+      if (slot !== -1) tokens[i] = bySlot[slot]!;
     }
     return new CachedColumn(endpoints, tokens);
   }
 
-  /** Undefined: nobody holds anything. */
+  /** Undefined: nobody holds anything. Valid until the next prompt is asked about: to be read at once. */
   #tokensBySlot({ keyId, promptTokens, prefixHashes }: CachedPrompt): Float64Array | undefined {
     const tokensMax = promptTokens - 1;
     if (tokensMax <= 0) return undefined;
     if (prefixHashes.length > 0) {
       if (this.#holders.count(prefixHashes[0] ?? NaN) === 0) return undefined;
-      const tokens = new Float64Array(this.#slots);
-      this.#holders.countLeading(prefixHashes, tokens);
-      for (let slot = 0; slot < tokens.length; slot += 1) tokens[slot] = Math.min((tokens[slot] ?? 0) * prefixBlockTokens, tokensMax);
+      const tokens = this.#emptyColumn();
+      this.#holders.countLeading(prefixHashes, tokens, this.#endpoints.size);
+      for (let slot = 0; slot < this.#slots; slot += 1) tokens[slot] = Math.min(tokens[slot]! * prefixBlockTokens, tokensMax);
       return tokens;
     }
     const session = keyId === undefined ? undefined : this.#sessions?.get(keyId);
     if (session === undefined) return undefined;
-    const tokens = new Float64Array(this.#slots);
+    const tokens = this.#emptyColumn();
     const note = (slot: number, held: number): void => {
       tokens[slot] = Math.max(tokens[slot] ?? 0, Math.min(held, tokensMax));
     };
@@ -148,6 +152,13 @@ export class CacheView {
     const { distinct } = session;
     if (distinct !== undefined) this.#holders.forEach(distinct.block, (slot) => note(slot, (distinct.index + 1) * prefixBlockTokens));
     return tokens;
+  }
+
+  /** By slot, with a 0 for each. */
+  #emptyColumn(): Float64Array {
+    if (this.#bySlot.length < this.#slots) this.#bySlot = new Float64Array(2 * this.#slots);
+    else this.#bySlot.fill(0, 0, this.#slots);
+    return this.#bySlot;
   }
 
   #slotsOf(endpoints: readonly EndpointSnapshot[]): Int32Array {
@@ -221,17 +232,9 @@ class CachedColumn implements CachedTokens {
     this.column = { endpoints, tokens };
   }
 
-  /** Endpoints are sorted by address. */
   get(address: string): number | undefined {
     const { endpoints, tokens } = this.column;
-    let low = 0;
-    let high = endpoints.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((endpoints[middle]?.address ?? '') < address) low = middle + 1;
-      else high = middle;
-    }
-    const held = endpoints[low]?.address === address ? (tokens[low] ?? 0) : 0;
+    const held = tokens[placeOfAddress(endpoints, address)] ?? 0;
     return held > 0 ? held : undefined;
   }
 }

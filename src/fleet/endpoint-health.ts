@@ -49,7 +49,7 @@ export class EndpointHealth {
   operator: OperatorVerdict = 'none';
   probe: ProbeState = 'none';
   reserve: ReserveVerdict = 'none';
-  readonly breaker = new Breaker(breakerDefaults);
+  readonly breaker: Breaker;
   readonly pace = new PaceWindow();
   readonly lateSteps = new LateSteps();
   /** When it last gave a first token or ended a request, as far as any router told; in ms of this router's clock. */
@@ -57,6 +57,11 @@ export class EndpointHealth {
   readonly stamps: Readonly<Record<HealthAspect, Stamp>> = { operator: unsaid(), probe: unsaid(), breaker: unsaid(), reserve: unsaid() };
   /** Why it is in the state in which it is, and since when; undefined: it was from the start. */
   last: { readonly cause: ChangeCause; readonly detail: string | undefined; readonly atMs: number } | undefined;
+
+  /** `trialsChanged`: told when the number of requests that its breaker would take on trial may have changed. */
+  constructor(trialsChanged?: () => void) {
+    this.breaker = new Breaker(breakerDefaults, trialsChanged);
+  }
 
   /** The state that follows. `isWarming`: its slow start is under way. */
   derive(isWarming: boolean): EndpointState {

@@ -7,7 +7,8 @@ const define = (address: string): EndpointDefinition => ({ address, weight: 2, l
 
 describe('FleetEndpoint', () => {
   it('is what was defined, ready and idle', () => {
-    const { requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens, ...endpoint } = new FleetEndpoint(define('10.0.0.1:80'));
+    const endpoint = new FleetEndpoint(define('10.0.0.1:80'));
+    const { requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens } = endpoint;
     expect(endpoint).toMatchObject({ ...define('10.0.0.1:80'), hash: hashName('10.0.0.1:80'), state: 'ready' });
     expect([requests, promptTokens, requestsWaiting, uncachedTokensWaiting, headTokens]).toEqual([0, 0, 0, 0, 0]);
   });

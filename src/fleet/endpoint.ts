@@ -2,7 +2,9 @@ import type { EndpointSnapshot, EndpointState, EngineMetrics, LatencySnapshot } 
 import { type Hash64, hashName } from '../core/hash.ts';
 import { EndpointHealth } from './endpoint-health.ts';
 import { LatencyWindow } from './latency-window.ts';
+import type { Added } from './load.ts';
 import { WaitingLine } from './waiting-line.ts';
+import { WatchedAdded, WatchedLoad } from './watched-load.ts';
 
 /** An endpoint as configuration or discovery names it. */
 export interface EndpointDefinition {
@@ -19,14 +21,6 @@ export interface EndpointDefinition {
   readonly standby?: boolean | undefined;
 }
 
-/** What was ever sent somewhere; only differences mean anything. */
-export interface Added {
-  requests: number;
-  promptTokens: number;
-  uncachedTokens: number;
-}
-const nothingAdded: Readonly<Added> = { requests: 0, promptTokens: 0, uncachedTokens: 0 };
-
 /** A router's part in limits that cannot be counted together for now. */
 export interface CapShare {
   readonly routers: number;
@@ -38,71 +32,131 @@ export function shareOfLimit(requestsMax: number, { routers, rank }: CapShare): 
   return Math.floor(requestsMax / routers) + (rank < requestsMax % routers ? 1 : 0);
 }
 
-/** What one party knows to be in flight on one endpoint. */
-export interface Load {
-  readonly requests: number;
-  readonly promptTokens: number;
-  /** Requests without a first token, and their prompt tokens less what was believed to be cached. */
-  readonly requestsWaiting: number;
-  readonly uncachedTokensWaiting: number;
+/** Hears what changes of an endpoint, so that what was made of it is not used any longer. */
+export interface EndpointWatcher {
+  /** Its standing, of which `PoolSnapshot.version` tells. */
+  standingChanged(): void;
+  /** Its load; told once, until `loadRead`. */
+  loadChanged(endpoint: FleetEndpoint): void;
 }
-
-/** No load at all. */
-export const noLoad: Load = { requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 };
 
 /**
  * One endpoint: its definition, its state, and its load. `own` is counted here, exactly; `foreign` is what other routers
  * told (see `ForeignLoad`); and for those that tell only now and then, what we sent since they last did stands for what they
  * sent. A decision reads the sums.
+ *
+ * Whatever a decision may go by tells the watcher when it is set, wherever that is done: a pool keeps what it made of its endpoints for
+ * thousands of decisions.
  */
 export class FleetEndpoint implements EndpointSnapshot {
   readonly address: string;
   readonly hash: Hash64;
-  weight: number;
-  labels: Readonly<Record<string, string>>;
-  requestsMax: number | undefined;
-  contextTokensMax: number | undefined;
+  readonly #watcher: EndpointWatcher | undefined;
+  #weight: number;
+  #labels: Readonly<Record<string, string>>;
+  #requestsMax: number | undefined;
+  #contextTokensMax: number | undefined;
+  #state: EndpointState = 'ready';
+  #readySinceMs: number | undefined;
   /** Whether it belongs to its pool's reserve. */
   standby: boolean;
-  state: EndpointState = 'ready';
-  readySinceMs: number | undefined;
   /** How long this router's last requests took here. */
   readonly times = new LatencyWindow();
   /** What is said of it; its state follows from that. */
-  readonly health = new EndpointHealth();
+  readonly health = new EndpointHealth(() => this.#standingChanged());
   /** Counted here: exact. */
-  readonly own = { ...noLoad };
-  readonly foreign = { ...noLoad };
+  readonly own = new WatchedLoad(() => this.#loadChanged());
+  readonly foreign = new WatchedLoad(() => this.#loadChanged());
   /** Who waits for a first token here, this router's and the others'. */
-  readonly line = new WaitingLine();
+  readonly line = new WaitingLine(() => this.#loadChanged());
   /** What this router ever sent here; only differences mean anything. */
-  readonly added: Added = { ...nothingAdded };
+  readonly added = new WatchedAdded(() => this.#loadChanged());
   #share: CapShare | undefined;
-  /** Routers that are guessed for, and the sums of `added` at the times they last told. */
   #kvTokensMax: number | undefined;
   #kvTokensTold: number | undefined;
   #metrics: EngineMetrics | undefined;
-  readonly #guessed = { routers: 0, ...nothingAdded };
+  /** Routers that are guessed for, and the sums of `added` at the times they last told. */
+  readonly #guessed = { routers: 0, requests: 0, promptTokens: 0, uncachedTokens: 0 };
+  /** Whether the watcher was told that its load changed, and has not read it since. */
+  #isUnread = false;
 
-  constructor(definition: EndpointDefinition) {
+  constructor(definition: EndpointDefinition, watcher?: EndpointWatcher) {
     this.address = definition.address;
     this.hash = hashName(definition.address);
-    this.weight = definition.weight;
-    this.labels = definition.labels;
-    this.requestsMax = definition.requestsMax;
-    this.contextTokensMax = definition.contextTokensMax;
+    this.#watcher = watcher;
+    this.#weight = definition.weight;
+    this.#labels = definition.labels;
+    this.#requestsMax = definition.requestsMax;
+    this.#contextTokensMax = definition.contextTokensMax;
     this.standby = definition.standby === true;
     this.#kvTokensMax = definition.kvTokensMax;
   }
 
+  #standingChanged(): void {
+    this.#watcher?.standingChanged();
+    // Its weight and whether it is full are read with its load.
+    this.#loadChanged();
+  }
+
+  #loadChanged(): void {
+    if (this.#isUnread) return;
+    this.#isUnread = true;
+    this.#watcher?.loadChanged(this);
+  }
+
+  /** The watcher has read its load, and wants to hear of the next change. */
+  loadRead(): void {
+    this.#isUnread = false;
+  }
+
   /** Takes another definition of the same address. Decisions go by it from now on; what is in flight stays, also above a lower limit. */
   redefine({ weight, labels, requestsMax, contextTokensMax, kvTokensMax, standby }: EndpointDefinition): void {
-    this.weight = weight;
-    this.labels = labels;
+    this.#weight = weight;
+    this.#labels = labels;
+    this.#contextTokensMax = contextTokensMax;
     this.requestsMax = requestsMax;
-    this.contextTokensMax = contextTokensMax;
     this.standby = standby === true;
     this.#kvTokensMax = kvTokensMax;
+  }
+
+  get weight(): number {
+    return this.#weight;
+  }
+
+  get labels(): Readonly<Record<string, string>> {
+    return this.#labels;
+  }
+
+  get contextTokensMax(): number | undefined {
+    return this.#contextTokensMax;
+  }
+
+  get requestsMax(): number | undefined {
+    return this.#requestsMax;
+  }
+
+  set requestsMax(requestsMax: number | undefined) {
+    this.#requestsMax = requestsMax;
+    this.#standingChanged();
+  }
+
+  get state(): EndpointState {
+    return this.#state;
+  }
+
+  set state(state: EndpointState) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#standingChanged();
+  }
+
+  get readySinceMs(): number | undefined {
+    return this.#readySinceMs;
+  }
+
+  set readySinceMs(readySinceMs: number | undefined) {
+    this.#readySinceMs = readySinceMs;
+    this.#standingChanged();
   }
 
   /** Size of its KV cache in tokens, as it says itself, else as configured; undefined: unknown. */
@@ -137,6 +191,7 @@ export class FleetEndpoint implements EndpointSnapshot {
   /** Divides the limit among routers last seen; this one is the `rank`-th of them (from 0). Undefined: the limit is shared whole. */
   shareCap(share: CapShare | undefined): void {
     this.#share = share;
+    this.#loadChanged();
   }
 
   get requests(): number {
@@ -181,5 +236,8 @@ export class FleetEndpoint implements EndpointSnapshot {
     this.#guessed.requests += sign * addedThen.requests;
     this.#guessed.promptTokens += sign * addedThen.promptTokens;
     this.#guessed.uncachedTokens += sign * addedThen.uncachedTokens;
+    this.#loadChanged();
   }
 }
+
+export { type Added, type Load, noLoad } from './load.ts';

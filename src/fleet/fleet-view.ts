@@ -1,7 +1,10 @@
-import type { EndpointState, PoolSnapshot } from '../core/fleet-snapshot.ts';
+import type { EndpointColumns } from '../core/endpoint-columns.ts';
+import type { EndpointState } from '../core/fleet-snapshot.ts';
+import type { PoolSnapshot } from '../core/pool-snapshot.ts';
 import { CacheView } from './cache-view.ts';
 import { type Added, type EndpointDefinition, FleetEndpoint } from './endpoint.ts';
 import { ForeignLoad } from './foreign-load.ts';
+import { PoolColumns } from './pool-columns.ts';
 import { UnheardWork } from './unheard-work.ts';
 
 /** A pool as configuration or discovery names it. */
@@ -32,6 +35,7 @@ export class FleetPool implements PoolSnapshot {
   /** Sorted by address. Replaced, never changed, when endpoints come or go. */
   endpoints: readonly FleetEndpoint[];
   #byAddress: ReadonlyMap<string, FleetEndpoint>;
+  readonly #columns = new PoolColumns();
   /** Endpoints on their way out, and since when. */
   readonly #leaving = new Map<string, number>();
   /** Requests sent here by this router so far. */
@@ -42,8 +46,9 @@ export class FleetPool implements PoolSnapshot {
 
   constructor(definition: PoolDefinition) {
     this.name = definition.name;
-    const endpoints = definition.endpoints.map((endpoint) => new FleetEndpoint(endpoint));
+    const endpoints = definition.endpoints.map((endpoint) => new FleetEndpoint(endpoint, this.#columns));
     this.endpoints = endpoints.sort(byAddress);
+    this.#columns.replace(endpoints);
     this.foreign = new ForeignLoad(this);
     this.cache = new CacheView(endpoints.length, (address) => this.endpoint(address)?.kvTokensMax);
     this.#byAddress = new Map(endpoints.map((endpoint) => [endpoint.address, endpoint]));
@@ -51,6 +56,14 @@ export class FleetPool implements PoolSnapshot {
 
   endpoint(address: string): FleetEndpoint | undefined {
     return this.#byAddress.get(address);
+  }
+
+  get version(): number {
+    return this.#columns.version;
+  }
+
+  get columns(): EndpointColumns {
+    return this.#columns.columns;
   }
 
   /** Endpoints that are no longer named and still have requests to finish. */
@@ -73,7 +86,7 @@ export class FleetPool implements PoolSnapshot {
       named.add(address);
       const known = this.#byAddress.get(address);
       if (known === undefined) {
-        const endpoint = new FleetEndpoint(definition);
+        const endpoint = new FleetEndpoint(definition, this.#columns);
         endpoint.readySinceMs = nowMs;
         joined.push(endpoint);
         changes.push({ pool: this, endpoint, kind: 'discovered' });
@@ -122,6 +135,7 @@ export class FleetPool implements PoolSnapshot {
   #replace(endpoints: readonly FleetEndpoint[]): void {
     this.endpoints = endpoints;
     this.#byAddress = new Map(endpoints.map((endpoint) => [endpoint.address, endpoint]));
+    this.#columns.replace(endpoints);
     this.cache.shareAmong(endpoints.length);
   }
 

@@ -174,14 +174,14 @@ describe('ForeignLoad, whatever comes in whatever order', () => {
           for (const endpoint of pool.endpoints) {
             const { requests, promptTokens, requestsWaiting, uncachedTokensWaiting } = endpoint;
             expect(Math.min(requests - 2, promptTokens - 30, requestsWaiting - 1, uncachedTokensWaiting - 10)).toBeGreaterThanOrEqual(0);
-            expect(Math.min(...Object.values(endpoint.foreign))).toBeGreaterThanOrEqual(0);
+            expect(Math.min(...Object.values(endpoint.foreign.toLoad()))).toBeGreaterThanOrEqual(0);
           }
           const told = ['a', 'b', 'c'].reduce((sum, name) => sum + pool.foreign.requestsOf(name), 0);
           expect(told).toBe(pool.endpoints.reduce((sum, { foreign }) => sum + foreign.requests, 0));
         }
         for (const name of ['a', 'b', 'c']) pool.foreign.forget(name, 0);
         for (const endpoint of pool.endpoints) {
-          expect(endpoint.foreign).toEqual(load(0));
+          expect(endpoint.foreign.toLoad()).toEqual(load(0));
           expect(sees(endpoint)).toEqual([2, 30, 1, 10]);
         }
       }),

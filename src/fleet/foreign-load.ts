@@ -97,7 +97,7 @@ export class ForeignLoad {
     for (const { told, pushes } of this.#routers.values()) {
       if (pushes) continue;
       this.#guess(told, -1);
-      for (const [address, entry] of told) entry.addedThen = { ...(this.#pool.endpoint(address)?.added ?? entry.addedThen) };
+      for (const [address, entry] of told) entry.addedThen = this.#pool.endpoint(address)?.added.toAdded() ?? entry.addedThen;
       this.#guess(told, 1);
     }
   }
@@ -121,7 +121,7 @@ export class ForeignLoad {
   #begin(told: Map<string, Told>, address: string, pushes: boolean): Told | undefined {
     const endpoint = this.#pool.endpoint(address);
     if (endpoint === undefined) return undefined;
-    const made: Told = { load: { ...noLoad }, addedThen: { ...endpoint.added } };
+    const made: Told = { load: { ...noLoad }, addedThen: endpoint.added.toAdded() };
     told.set(address, made);
     if (!pushes) endpoint.guessFor(1, made.addedThen);
     return made;
@@ -132,9 +132,12 @@ export class ForeignLoad {
     const entry = told.get(address) ?? this.#begin(told, address, pushes);
     if (endpoint === undefined || entry === undefined) return;
     addTo(endpoint.foreign, load, entry.load);
-    Object.assign(entry.load, load);
+    entry.load.requests = load.requests;
+    entry.load.promptTokens = load.promptTokens;
+    entry.load.requestsWaiting = load.requestsWaiting;
+    entry.load.uncachedTokensWaiting = load.uncachedTokensWaiting;
     if (!pushes) endpoint.guessFor(-1, entry.addedThen);
-    entry.addedThen = { ...endpoint.added };
+    entry.addedThen = endpoint.added.toAdded();
     if (!pushes) endpoint.guessFor(1, entry.addedThen);
   }
 

@@ -79,7 +79,7 @@ export class SharedState {
   ownLoad(pool: string): PoolLoad {
     const loads = new Map<string, Load>();
     for (const { address, own } of this.#fleet.pool(pool)?.endpoints ?? []) {
-      if (own.requests > 0) loads.set(address, own);
+      if (own.requests > 0) loads.set(address, own.toLoad());
     }
     return loads;
   }

@@ -20,9 +20,15 @@ export const entriesPerRouterMax = 1_000;
  * take prompts in turn, so the first in line is what the endpoint is believed to work on.
  */
 export class WaitingLine {
+  readonly #changed: () => void;
   #line: Waiting[] = [];
   #headSinceMs = 0;
   #servedInMs = 0;
+
+  /** `changed`: told when the first in line, or what is known of it, may be another. */
+  constructor(changed: () => void = () => undefined) {
+    this.#changed = changed;
+  }
 
   /** Uncached tokens of the first in line; 0: nobody waits. */
   get headTokens(): number {
@@ -60,6 +66,7 @@ export class WaitingLine {
   join(router: string, tokens: number, nowMs: number): void {
     if (this.#line.length === 0) this.#headSinceMs = nowMs;
     this.#append(router, 1, tokens);
+    this.#changed();
   }
 
   /** One of a router's requests of that size waits no longer. `served`: its first token came. */
@@ -70,6 +77,7 @@ export class WaitingLine {
     if (at !== -1) this.#line.splice(at, 1);
     else this.#leaveFirst(router, tokens);
     if (served || this.#line[0] !== head) this.#headSinceMs = nowMs;
+    this.#changed();
   }
 
   /** Makes a router's part of the line what its snapshot says; where the two agree, nothing moves. */
@@ -81,6 +89,7 @@ export class WaitingLine {
     else if (part.requests < told.requests) this.#fill(router, told.requests - part.requests, Math.max(0, told.tokens - part.tokens));
     if (this.part(router).tokens !== told.tokens) this.#share(router, told);
     if (this.#line[0] !== head) this.#headSinceMs = nowMs;
+    this.#changed();
   }
 
   /** A size that nobody in line has was made up from a snapshot: the router's first leaves for it, and the next ones make up the difference. */

@@ -1,4 +1,5 @@
 import { expectedTtftMs, waitingTokens } from '../core/expected-wait.ts';
+import { passingAll } from '../core/filter-promises.ts';
 import type { Filter, Step } from '../core/policy.ts';
 
 /** Names of the filters that stand beside those of the policies: what a route or a request demands, whatever the policy is. */
@@ -16,12 +17,15 @@ export interface Residency {
 export function createResidencyGuard({ label, allowed }: Residency): Step<Filter> {
   return {
     name: guardNames.residency,
-    run: (endpoint, { facts }) => {
-      const values = allowed(facts.tenant);
-      if (values === undefined) return undefined;
-      const value = Object.hasOwn(endpoint.labels, label) ? endpoint.labels[label] : undefined;
-      return value !== undefined && values.has(value) ? undefined : 'outside-residency';
-    },
+    run: passingAll(
+      (endpoint, { facts }) => {
+        const values = allowed(facts.tenant);
+        if (values === undefined) return undefined;
+        const value = Object.hasOwn(endpoint.labels, label) ? endpoint.labels[label] : undefined;
+        return value !== undefined && values.has(value) ? undefined : 'outside-residency';
+      },
+      ({ facts }) => allowed(facts.tenant) === undefined,
+    ),
   };
 }
 
@@ -38,13 +42,16 @@ export function priorityFactor(priority: number): number {
 export function createSaturationGuard({ waitingTokensMax, tokensPerMs }: { waitingTokensMax: number | undefined; tokensPerMs: number }): Step<Filter> {
   return {
     name: guardNames.saturation,
-    run: (endpoint, { facts: { priority }, nowMs }) => {
-      const factor = priorityFactor(priority);
-      const { requestsMax, requests, weight } = endpoint;
-      if (priority < 0 && requestsMax !== undefined && requests >= requestsMax * factor) return 'reserved';
-      if (waitingTokensMax === undefined) return undefined;
-      return waitingTokens(endpoint, tokensPerMs, nowMs) >= waitingTokensMax * factor * weight ? 'saturated' : undefined;
-    },
+    run: passingAll(
+      (endpoint, { facts: { priority }, nowMs }) => {
+        const factor = priorityFactor(priority);
+        const { requestsMax, requests, weight } = endpoint;
+        if (priority < 0 && requestsMax !== undefined && requests >= requestsMax * factor) return 'reserved';
+        if (waitingTokensMax === undefined) return undefined;
+        return waitingTokens(endpoint, tokensPerMs, nowMs) >= waitingTokensMax * factor * weight ? 'saturated' : undefined;
+      },
+      ({ facts: { priority } }) => waitingTokensMax === undefined && priority >= 0,
+    ),
   };
 }
 
@@ -56,11 +63,14 @@ export function createSaturationGuard({ waitingTokensMax, tokensPerMs }: { waiti
 export function createDeadlineGuard({ tokensPerMs, seesWaiting, seesCaches }: { tokensPerMs: number; seesWaiting: boolean; seesCaches: boolean }): Step<Filter> {
   return {
     name: guardNames.deadline,
-    run: (endpoint, { facts: { deadlineMs }, affinityKey, promptTokens, cachedTokens, nowMs }) => {
-      if (deadlineMs === undefined) return undefined;
-      const uncached = seesCaches || affinityKey === undefined ? promptTokens - (cachedTokens.get(endpoint.address) ?? 0) : 0;
-      const ttftMs = seesWaiting ? expectedTtftMs(endpoint, uncached, tokensPerMs, nowMs) : uncached / (tokensPerMs * endpoint.weight);
-      return ttftMs > deadlineMs ? 'too-late' : undefined;
-    },
+    run: passingAll(
+      (endpoint, { facts: { deadlineMs }, affinityKey, promptTokens, cachedTokens, nowMs }) => {
+        if (deadlineMs === undefined) return undefined;
+        const uncached = seesCaches || affinityKey === undefined ? promptTokens - (cachedTokens.get(endpoint.address) ?? 0) : 0;
+        const ttftMs = seesWaiting ? expectedTtftMs(endpoint, uncached, tokensPerMs, nowMs) : uncached / (tokensPerMs * endpoint.weight);
+        return ttftMs > deadlineMs ? 'too-late' : undefined;
+      },
+      ({ facts: { deadlineMs } }) => deadlineMs === undefined,
+    ),
   };
 }

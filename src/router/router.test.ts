@@ -746,13 +746,35 @@ describe('first tokens that never come', () => {
 });
 
 describe('a bug in a policy', () => {
-  const withPicker = (run: Picker): Bench => {
-    const { table } = compiled(oneByOne);
+  const withPicker = (run: Picker, yaml = oneByOne): Bench => {
+    const { table } = compiled(yaml);
     const [route] = table.routes;
     const { pool } = route!.targets[0]!;
     const policy = { ...pool.policy, picker: { name: 'broken', run } };
-    return bench(oneByOne, { table: { ...table, routes: [{ ...route!, targets: [{ pool: { ...pool, policy }, weight: 1 }] }] } });
+    return bench(yaml, { table: { ...table, routes: [{ ...route!, targets: [{ pool: { ...pool, policy }, weight: 1 }] }] } });
   };
+
+  it.each([
+    ['all but the best have a limit', 0, 0],
+    ['some beside the best have none', 1, 1],
+  ])('in the order of all matters to nobody where %s', (_, unlimited, asked) => {
+    const endpoints = Array.from({ length: 12 }, (_one, i) => `{ address: '10.0.0.${10 + i}:80'${i < 3 || i >= 12 - unlimited ? '' : ', limits: { requests: 9 }'} }`);
+    let orders = 0;
+    on = withPicker(
+      (candidates) => ({
+        best: candidates.slice(0, 8),
+        get order() {
+          orders += 1;
+          return candidates;
+        },
+        reason: 'first',
+        home: undefined,
+      }),
+      `pools: [{ name: chat, policy: { preset: random }, endpoints: [${endpoints.join()}] }]`,
+    );
+    expect(on.route().addresses).toEqual([10, 11, 12, ...(unlimited === 1 ? [21] : [])].map((n) => `10.0.0.${n}:80`));
+    expect(orders).toBe(asked);
+  });
 
   it('reaches the caller, and leaves nothing counted', () => {
     on = withPicker(() => {

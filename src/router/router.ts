@@ -3,6 +3,7 @@ import { toTellable } from '../core/data-parallel-rank.ts';
 import { decide } from '../core/decide.ts';
 import { createAccount, type DecisionAccount } from '../core/explain.ts';
 import { createAffinityHasher, type AffinityKey } from '../core/hash.ts';
+import { perVersion } from '../core/per-version.ts';
 import { bestMax } from '../core/policy.ts';
 import type { FactNeed, RequestFacts } from '../core/request-facts.ts';
 import type { FleetEndpoint, FleetPool, FleetView } from '../fleet/fleet-view.ts';
@@ -67,6 +68,9 @@ const placesAskedMax = 64;
 const silenceMsMax = 20_000;
 
 const nothingCached: ReadonlyMap<string, number> = new Map();
+
+/** How many endpoints of a pool have no limit of requests. */
+const unlimitedOf = perVersion((endpoints) => endpoints.reduce((count, { requestsMax }) => count + (requestsMax === undefined ? 1 : 0), 0));
 
 /** Whether the pool's policy, or the one that shadows it, looks at what endpoints have cached. */
 function wantsCache({ policy, shadow }: RoutedPool): boolean {
@@ -438,7 +442,9 @@ export class Router {
     // Those after the best are looked at only where too few of the best may be told.
     const best = decision.best ?? decision.addresses;
     const told = tellableOf(best);
-    return told.length >= endpointsMax || best.length < bestMax ? told : tellableOf(decision.addresses);
+    if (told.length >= endpointsMax || best.length < bestMax) return told;
+    const unlimited = best.reduce((count, address) => count + (pool.endpoint(address)?.requestsMax === undefined ? 1 : 0), 0);
+    return unlimited === unlimitedOf(pool) ? told : tellableOf(decision.addresses);
   }
 
   #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens, uncachedTokens, phase }: Reservation): void {

@@ -1,3 +1,4 @@
+import { placeOfAddress } from '../core/address-order.ts';
 import { decide } from '../core/decide.ts';
 import type { Decision } from '../core/decision.ts';
 import { expectedTtftMs, tokensPerMsDefault } from '../core/expected-wait.ts';
@@ -53,7 +54,7 @@ export function compareWithShadow(shadow: Shadow | undefined, input: DecisionInp
 }
 
 function ttftAt(address: string | undefined, { pool, promptTokens, cachedTokens, nowMs }: DecisionInput): number | undefined {
-  const endpoint = pool.endpoints.find((candidate) => candidate.address === address);
+  const endpoint = address === undefined ? undefined : pool.endpoints[placeOfAddress(pool.endpoints, address)];
   if (endpoint === undefined) return undefined;
   return expectedTtftMs(endpoint, promptTokens - (cachedTokens.get(endpoint.address) ?? 0), tokensPerMsDefault, nowMs);
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { endpointsOf, inputFor, sessionKey } from '../../test/decision-under-test.ts';
 import { bestMax } from '../core/policy.ts';
-import { rendezvousOrder } from '../core/rendezvous.ts';
+import { rendezvousColumnsOf, rendezvousOrder } from '../core/rendezvous.ts';
 import { bestByClass, boundLoad, byClass } from './bounded-load.ts';
 
 const tokens = { bound: 1.5, slackRequests: 0, load: 'tokens' } as const;
@@ -27,19 +27,20 @@ describe('boundLoad', () => {
 describe('byClass', () => {
   const all = endpointsOf(...Array.from({ length: 30 }, (_, i) => ({ weight: 1 + (i % 3) })));
   const key = sessionKey('s');
+  const columns = rendezvousColumnsOf(all, inputFor(all).pool);
 
   it('puts lower classes first, each in rendezvous order', () => {
     const order = rendezvousOrder(key, all);
     const classOf = (i: number): number => i % 3;
     const expected = [0, 1, 2].flatMap((wanted) => order.filter((endpoint) => classOf(all.indexOf(endpoint)) === wanted));
-    expect(byClass(key, all, classOf)).toEqual(expected);
-    expect(byClass(key, all, () => 0)).toEqual(order);
+    expect(byClass(key, all, columns, classOf)).toEqual(expected);
+    expect(byClass(key, all, columns, () => 0)).toEqual(order);
   });
 
   it('finds the best without the rest', () => {
     for (const share of [0, 1, 3, 8, 20, 30]) {
       const classOf = (i: number): number => (i < share ? 0 : 1);
-      expect(bestByClass(key, all, 2, classOf)).toEqual(byClass(key, all, classOf).slice(0, bestMax));
+      expect(bestByClass(key, all, columns, 2, classOf)).toEqual(byClass(key, all, columns, classOf).slice(0, bestMax));
     }
   });
 

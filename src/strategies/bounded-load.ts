@@ -1,8 +1,10 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
+import { columnsOf } from '../core/endpoint-columns.ts';
 import type { EndpointSnapshot } from '../core/fleet-snapshot.ts';
 import type { Hash64 } from '../core/hash.ts';
 import { bestMax, type DecisionInput } from '../core/policy.ts';
-import { rendezvousBest, rendezvousOrder } from '../core/rendezvous.ts';
+import { rendezvousBest, type RendezvousColumns, rendezvousOrder } from '../core/rendezvous.ts';
 
 /** Parameters of every picker whose affinity ends at a bound of load. */
 export const boundParameters = {
@@ -40,22 +42,24 @@ export interface LoadBound {
 export function boundLoad({ bound, slackRequests, load }: BoundSettings, candidates: readonly EndpointSnapshot[], input: DecisionInput): LoadBound {
   const isTokens = load === 'tokens';
   const own = isTokens ? input.promptTokens : 1;
-  const loads = new Float64Array(candidates.length);
+  const { at, columns } = columnsOf(candidates, input.pool);
+  const { requests: inFlight, promptTokens: tokens, weights: weightsAt } = columns;
+  const loadsAt = isTokens ? tokens : inFlight;
+  // A copy, since loads go on changing; of numbers rather than bytes, since memory for those is slow to get.
+  const loads = new Array<number>(at.length);
   let total = own;
   let requests = 1;
   let weights = 0;
-  for (let i = 0; i < candidates.length; i += 1) {
-    const endpoint = candidates[i];
-    if (endpoint === undefined) continue;
-    const count = endpoint.requests;
-    const carried = isTokens ? endpoint.promptTokens : count;
+  for (let i = 0; i < at.length; i += 1) {
+    const place = at[i]!;
+    const carried = loadsAt[place]!;
     loads[i] = carried;
     total += carried;
-    requests += count;
-    weights += endpoint.weight;
+    requests += inFlight[place]!;
+    weights += weightsAt[place]!;
   }
-  const loadOf = (index: number): number => loads[index] ?? 0;
-  const weightOf = (index: number): number => candidates[index]?.weight ?? 1;
+  const loadOf = (index: number): number => loads[index]!;
+  const weightOf = (index: number): number => weightsAt[at[index]!]!;
   const slack = (slackRequests * total) / requests;
   return {
     within: (index) => {
@@ -67,17 +71,23 @@ export function boundLoad({ bound, slackRequests, load }: BoundSettings, candida
 }
 
 /** Candidates by class, lowest first, and within a class by rendezvous order of the key. `classOf` is asked for indices. */
-export function byClass(key: Hash64, candidates: readonly EndpointSnapshot[], classOf: (index: number) => number): EndpointSnapshot[] {
+export function byClass(key: Hash64, candidates: readonly EndpointSnapshot[], columns: RendezvousColumns, classOf: (index: number) => number): EndpointSnapshot[] {
   const classes = new Map(candidates.map((endpoint, i) => [endpoint, classOf(i)]));
   // Sorting is stable.
-  return rendezvousOrder(key, candidates).sort((a, b) => (classes.get(a) ?? 0) - (classes.get(b) ?? 0));
+  return rendezvousOrder(key, candidates, columns).sort((a, b) => (classes.get(a) ?? 0) - (classes.get(b) ?? 0));
 }
 
 /** The first of `byClass`, `bestMax` of them or all; there are `classes` classes, counted from 0. */
-export function bestByClass(key: Hash64, candidates: readonly EndpointSnapshot[], classes: number, classOf: (index: number) => number): EndpointSnapshot[] {
+export function bestByClass(
+  key: Hash64,
+  candidates: readonly EndpointSnapshot[],
+  columns: RendezvousColumns,
+  classes: number,
+  classOf: (index: number) => number,
+): EndpointSnapshot[] {
   const best: EndpointSnapshot[] = [];
   for (let wanted = 0; wanted < classes && best.length < bestMax; wanted += 1) {
-    best.push(...rendezvousBest(key, candidates, bestMax - best.length, (i) => classOf(i) === wanted));
+    best.push(...rendezvousBest(key, candidates, bestMax - best.length, (i) => classOf(i) === wanted, columns));
   }
   return best;
 }

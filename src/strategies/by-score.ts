@@ -1,3 +1,4 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per candidate would cost time */
 import type { EndpointSnapshot } from '../core/fleet-snapshot.ts';
 import { bestMax } from '../core/policy.ts';
 
@@ -45,6 +46,8 @@ function byScoreOfFew(candidates: readonly EndpointSnapshot[], scores: readonly 
 /** Candidates of one score among the best. */
 interface Tie {
   readonly score: number;
+  /** The first of them among the candidates. */
+  readonly first: number;
   /** How many have this score. */
   size: number;
   /** Where the first of them comes in the order. */
@@ -55,57 +58,62 @@ interface Tie {
 
 /**
  * The first of `byScore`, `bestMax` of them or all, without ordering all: one look over the scores finds the highest ones and how many
- * have each, a second one those whose turn the draw makes it.
+ * have each; a second one, where several have the same, those whose turn the draw makes it.
  */
 export function bestByScore(candidates: readonly EndpointSnapshot[], scores: readonly number[], draw: number): EndpointSnapshot[] {
   const { length } = candidates;
   if (length <= bestMax) return byScoreOfFew(candidates, scores, draw);
-  const ties: Tie[] = [];
-  let lowest = -Infinity;
-  for (let i = 0; i < length; i += 1) {
-    const score = scores[i] ?? 0;
-    if (score < lowest) continue;
-    let rank = 0;
-    let tie = ties[0];
-    while (tie !== undefined && tie.score > score) {
-      rank += 1;
-      tie = ties[rank];
-    }
-    if (tie?.score === score) {
-      tie.size += 1;
-      continue;
-    }
-    ties.splice(rank, 0, { score, size: 1, at: 0, met: 0 });
-    if (ties.length > bestMax) ties.pop();
-    if (ties.length === bestMax) lowest = ties[bestMax - 1]?.score ?? lowest;
-  }
-
-  const count = Math.min(length, bestMax);
+  // Missing scores are filled in first: looking at each whether it is there makes an object of it.
+  const all = scores.length < length ? candidates.map((_, i) => scores[i] ?? 0) : scores;
+  const ties = highestOf(all, length);
   let taken = 0;
   let wanted = 0;
   for (const tie of ties) {
-    if (taken >= count) break;
+    if (taken >= bestMax) break;
     tie.at = taken;
     taken += tie.size;
     wanted += 1;
   }
-  lowest = ties[wanted - 1]?.score ?? -Infinity;
-  const best = candidates.slice(0, count);
+  const best = candidates.slice(0, bestMax);
+  if (taken === wanted) {
+    for (let i = 0; i < wanted; i += 1) best[i] = candidates[ties[i]!.first]!;
+    return best;
+  }
+  const lowest = ties[wanted - 1]!.score;
   for (let i = 0; i < length; i += 1) {
-    const score = scores[i] ?? 0;
+    const score = all[i]!;
     if (score < lowest) continue;
     let rank = 0;
-    let tie = ties[0];
-    while (tie !== undefined && tie.score !== score) {
-      rank += 1;
-      tie = ties[rank];
-    }
-    if (tie === undefined) continue;
+    while (ties[rank]!.score > score) rank += 1;
+    const tie = ties[rank]!;
     const turn = tie.met - Math.floor(draw * tie.size);
     const place = tie.at + (turn < 0 ? turn + tie.size : turn);
     tie.met += 1;
-    const endpoint = candidates[i];
-    if (place < count && endpoint !== undefined) best[place] = endpoint;
+    if (place < bestMax) best[place] = candidates[i]!;
   }
   return best;
+}
+
+/** The highest of the first `length` scores, `bestMax` of them or all, falling, and how many candidates have each. */
+function highestOf(scores: readonly number[], length: number): Tie[] {
+  const ties: Tie[] = [];
+  let lowest = -Infinity;
+  for (let i = 0; i < length; i += 1) {
+    const score = scores[i]!;
+    if (score < lowest) continue;
+    let rank = ties.length;
+    while (rank > 0 && ties[rank - 1]!.score < score) rank -= 1;
+    const above = ties[rank - 1];
+    if (above?.score === score) {
+      above.size += 1;
+      continue;
+    }
+    const tie = { score, first: i, size: 1, at: 0, met: 0 };
+    // By hand: `splice` makes an array each time.
+    if (ties.length < bestMax) ties.push(tie);
+    for (let at = ties.length - 1; at > rank; at -= 1) ties[at] = ties[at - 1]!;
+    ties[rank] = tie;
+    if (ties.length === bestMax) lowest = ties[bestMax - 1]!.score;
+  }
+  return ties;
 }

@@ -78,7 +78,7 @@ class Load {
         if (this.#running.length > 40) this.#finishOne();
       }
       for (const { fleet: { pools } } of this.#routers) {
-        for (const { foreign, requests: all, own } of pools.get('chat')!.endpoints) expect(Math.min(...Object.values(foreign), all - own.requests)).toBeGreaterThanOrEqual(0);
+        for (const { foreign, requests: all, own } of pools.get('chat')!.endpoints) expect(Math.min(...Object.values(foreign.toLoad()), all - own.requests)).toBeGreaterThanOrEqual(0);
       }
       await sleep(3);
     }

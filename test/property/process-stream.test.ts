@@ -68,13 +68,13 @@ function leasesOf(answers: readonly ProcessingResponse[]): string[] {
 function expectNothingCounted(trial: Trial): void {
   expect(trial.router.requestsInFlight).toBe(0);
   for (const pool of trial.fleet.pools.values()) {
-    for (const { own } of pool.endpoints) expect(own).toEqual({ requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 });
+    for (const { own } of pool.endpoints) expect(own.toLoad()).toEqual({ requests: 0, promptTokens: 0, requestsWaiting: 0, uncachedTokensWaiting: 0 });
   }
 }
 
 function expectNothingNegative(trial: Trial): void {
   for (const pool of trial.fleet.pools.values()) {
-    for (const { own } of pool.endpoints) for (const count of Object.values(own)) expect(count).toBeGreaterThanOrEqual(0);
+    for (const { own } of pool.endpoints) for (const count of Object.values(own.toLoad())) expect(count).toBeGreaterThanOrEqual(0);
   }
 }
 

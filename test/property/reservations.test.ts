@@ -90,7 +90,7 @@ describe('reservations', () => {
           }
           pool.endpoints.forEach(({ own, line }, i) => {
             const here = [...model.values()].filter(({ endpoint }) => endpoint === i);
-            expect(own).toEqual({
+            expect(own.toLoad()).toEqual({
               requests: here.length,
               promptTokens: here.reduce((sum, { promptTokens }) => sum + promptTokens, 0),
               requestsWaiting: here.filter(({ waiting }) => waiting).length,
@@ -105,7 +105,7 @@ describe('reservations', () => {
         ended += reservations.expire(Infinity, nowMs).length;
         expect(ended).toBe(made);
         expect(reservations.size).toBe(0);
-        for (const { own, line } of pool.endpoints) expect([own, line.length, line.headTokens]).toEqual([noLoad, 0, 0]);
+        for (const { own, line } of pool.endpoints) expect([own.toLoad(), line.length, line.headTokens]).toEqual([noLoad, 0, 0]);
       }),
       { numRuns: 500 },
     );

@@ -62,7 +62,7 @@ function cut(bytes: Buffer, at: readonly number[]): Buffer[] {
 function expectNothingCounted(trial: Trial): void {
   expect(trial.router.requestsInFlight).toBe(0);
   for (const pool of trial.fleet.pools.values()) {
-    for (const { own } of pool.endpoints) expect(Object.values(own).every((count) => count === 0)).toBe(true);
+    for (const { own } of pool.endpoints) expect(Object.values(own.toLoad()).every((count) => count === 0)).toBe(true);
   }
 }
 

@@ -1,5 +1,6 @@
 import * as z from 'zod';
-import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
+import { standing } from '../../core/filter-promises.ts';
+import type { EndpointStanding } from '../../core/fleet-snapshot.ts';
 import { defineFilter } from '../strategy.ts';
 
 const values = z.union([z.string(), z.array(z.string()).min(1)], { error: 'expected a value or a list of values' });
@@ -34,6 +35,7 @@ export const labels = defineFilter({
   create: ({ require, requireHeader }) => {
     const isWanted = matcherOf(require);
     const byHeader = Object.entries(requireHeader ?? {});
+    if (byHeader.length === 0) return standing((endpoint) => (isWanted(endpoint) ? undefined : 'label-mismatch'));
     return (endpoint, { facts }) => {
       if (!isWanted(endpoint)) return 'label-mismatch';
       for (const [label, header] of byHeader) {
@@ -46,16 +48,16 @@ export const labels = defineFilter({
   createPreference: ({ prefer }) => {
     if (prefer === undefined) return undefined;
     const isWanted = matcherOf(prefer);
-    return (endpoint) => (isWanted(endpoint) ? undefined : 'label-not-preferred');
+    return standing((endpoint) => (isWanted(endpoint) ? undefined : 'label-not-preferred'));
   },
   headersOf: ({ requireHeader }) => Object.values(requireHeader ?? {}),
 });
 
-function labelOf({ labels: all }: EndpointSnapshot, label: string): string | undefined {
+function labelOf({ labels: all }: EndpointStanding, label: string): string | undefined {
   return Object.hasOwn(all, label) ? all[label] : undefined;
 }
 
-function matcherOf(wanted: Wanted | undefined): (endpoint: EndpointSnapshot) => boolean {
+function matcherOf(wanted: Wanted | undefined): (endpoint: EndpointStanding) => boolean {
   const sets = Object.entries(wanted ?? {}).map(([label, value]) => [label, new Set(typeof value === 'string' ? [value] : value)] as const);
   return (endpoint) =>
     sets.every(([label, allowed]) => {

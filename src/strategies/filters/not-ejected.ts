@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { standing } from '../../core/filter-promises.ts';
 import { defineFilter } from '../strategy.ts';
 
 /** Leaves out endpoints that failed too often, and no others. */
@@ -10,5 +11,5 @@ export const notEjected = defineFilter({
   source: 'The endpoint’s state, as outlier detection sets it from responses that really failed.',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (endpoint) => (endpoint.state === 'ejected' ? 'ejected' : undefined),
+  create: () => standing(({ state }) => (state === 'ejected' ? 'ejected' : undefined)),
 });

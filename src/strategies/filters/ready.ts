@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { standing } from '../../core/filter-promises.ts';
 import type { EndpointState } from '../../core/fleet-snapshot.ts';
 import { defineFilter } from '../strategy.ts';
 
@@ -13,13 +14,7 @@ export const ready = defineFilter({
   source: 'The endpoint’s state, from configuration, probes and outlier detection.',
   parameters: z.strictObject({}),
   needs: [],
-  create:
-    () =>
-    ({ state }) =>
-      cannotServe.has(state) ? state : undefined,
+  create: () => standing(({ state }) => (cannotServe.has(state) ? state : undefined)),
   // Better late than never: an endpoint that is slow, or on trial, still serves where nobody else does.
-  createPreference:
-    () =>
-    ({ state, trialsFree }) =>
-      state === 'slow' || (state === 'half-open' && trialsFree <= 0) ? state : undefined,
+  createPreference: () => standing(({ state, trialsFree }) => (state === 'slow' || (state === 'half-open' && trialsFree <= 0) ? state : undefined)),
 });

@@ -1,6 +1,9 @@
 import * as z from 'zod';
+import { passingAll } from '../../core/filter-promises.ts';
 import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
 import { type Hash64, pairFraction } from '../../core/hash.ts';
+import { perVersion } from '../../core/per-version.ts';
+import type { Filter } from '../../core/policy.ts';
 import { drawKey } from '../draw-key.ts';
 import { perDecision } from '../per-decision.ts';
 import { defineFilter } from '../strategy.ts';
@@ -27,7 +30,7 @@ export const slowStart = defineFilter({
   needs: [],
   soft: true,
   create: ({ durationMs, initialShare }) => {
-    const rampOf = ({ readySinceMs }: EndpointSnapshot, nowMs: number): number =>
+    const rampOf = ({ readySinceMs }: Pick<EndpointSnapshot, 'readySinceMs'>, nowMs: number): number =>
       readySinceMs === undefined ? 1 : Math.min(1, Math.max(initialShare, (nowMs - readySinceMs) / durationMs));
     const decisionOf = perDecision(({ pool, affinityKey, draw, nowMs }) => {
       let furthest = 0;
@@ -37,13 +40,25 @@ export const slowStart = defineFilter({
       }
       return { furthest, key: apart(affinityKey ?? drawKey(draw)) };
     });
-    return (endpoint, input) => {
+    const filter: Filter = (endpoint, input) => {
       const ramp = rampOf(endpoint, input.nowMs);
       if (ramp === 1) return undefined;
       const { furthest, key } = decisionOf(input);
       return ramp >= furthest || pairFraction(key, endpoint.hash) < ramp / furthest ? undefined : 'warming-up';
     };
+    // Ramps end in the order in which they began.
+    return passingAll(filter, ({ pool, nowMs }) => {
+      const youngest = youngestOf(pool);
+      return youngest !== undefined && rampOf(youngest, nowMs) === 1;
+    });
   },
+});
+
+/** When the last of a pool's endpoints became ready, in that field; undefined altogether: the pool has no versions, and it would have to be looked up each time. */
+const youngestOf = perVersion((endpoints): Pick<EndpointSnapshot, 'readySinceMs'> => {
+  let youngest: EndpointSnapshot['readySinceMs'];
+  for (const { readySinceMs } of endpoints) if (readySinceMs !== undefined) youngest = Math.max(youngest ?? -Infinity, readySinceMs);
+  return { readySinceMs: youngest };
 });
 
 /** The same key for another purpose: an endpoint's claims as a home must tell nothing of whom it lets in first. */

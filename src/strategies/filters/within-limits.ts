@@ -1,5 +1,9 @@
 import * as z from 'zod';
 import { atLimit, contextTooLong, kvFull } from '../../core/decide.ts';
+import { passingAll } from '../../core/filter-promises.ts';
+import { perVersion } from '../../core/per-version.ts';
+import type { Filter } from '../../core/policy.ts';
+import type { RequestFacts } from '../../core/request-facts.ts';
 import { defineFilter } from '../strategy.ts';
 
 const parameters = z.strictObject({
@@ -36,17 +40,33 @@ export const withinLimits = defineFilter({
   example: { kvHeadroom: 0.1 },
   // The context length matters only to pools that configure one; the compiler then asks for the facts.
   needs: [],
-  create: ({ contextTolerance, kvHeadroom }) => (endpoint, { facts, promptTokens, cachedTokens }) => {
-    const { contextTokensMax, metrics } = endpoint;
-    if (contextTokensMax !== undefined && facts.promptTokens !== undefined) {
-      if (facts.promptTokens / (1 + contextTolerance) + (facts.maxTokens ?? 0) > contextTokensMax) return contextTooLong;
-    }
-    if (endpoint.full) return atLimit;
-    if (kvHeadroom === 0 || metrics?.kvUsage === undefined || metrics.kvTokensMax === undefined) return undefined;
-    const uncached = promptTokens - (cachedTokens.get(endpoint.address) ?? 0);
-    // An empty cache takes any prompt: the engine knows better than an estimate, and the request would wait for ever.
-    return metrics.kvUsage > 0 && uncached > (1 - metrics.kvUsage - kvHeadroom) * metrics.kvTokensMax ? kvFull : undefined;
+  create: ({ contextTolerance, kvHeadroom }) => {
+    const isTooLong = ({ promptTokens, maxTokens }: RequestFacts, contextTokensMax: number): boolean =>
+      promptTokens !== undefined && promptTokens / (1 + contextTolerance) + (maxTokens ?? 0) > contextTokensMax;
+    const filter: Filter = (endpoint, { facts, promptTokens, cachedTokens }) => {
+      const { contextTokensMax, metrics } = endpoint;
+      if (contextTokensMax !== undefined && isTooLong(facts, contextTokensMax)) return contextTooLong;
+      if (endpoint.full) return atLimit;
+      if (kvHeadroom === 0 || metrics?.kvUsage === undefined || metrics.kvTokensMax === undefined) return undefined;
+      const uncached = promptTokens - (cachedTokens.get(endpoint.address) ?? 0);
+      // An empty cache takes any prompt: the engine knows better than an estimate, and the request would wait for ever.
+      return metrics.kvUsage > 0 && uncached > (1 - metrics.kvUsage - kvHeadroom) * metrics.kvTokensMax ? kvFull : undefined;
+    };
+    if (kvHeadroom > 0) return filter;
+    return passingAll(filter, ({ facts, pool }) => pool.columns?.fullCount === 0 && !isTooLong(facts, shortestContext(pool) ?? -Infinity));
   },
-  createPreference: () => ({ contextTokensMax }, { facts: { promptTokens = 0, maxTokens = 0 } }) =>
-    contextTokensMax !== undefined && promptTokens + maxTokens > contextTokensMax ? 'context-tight' : undefined,
+  createPreference: () => {
+    const isTight = ({ promptTokens = 0, maxTokens = 0 }: RequestFacts, contextTokensMax: number): boolean => promptTokens + maxTokens > contextTokensMax;
+    return passingAll(
+      ({ contextTokensMax }, { facts }) => (contextTokensMax !== undefined && isTight(facts, contextTokensMax) ? 'context-tight' : undefined),
+      ({ facts, pool }) => !isTight(facts, shortestContext(pool) ?? -Infinity),
+    );
+  },
+});
+
+/** The shortest context length that is configured in a pool; undefined: the pool has no versions, and it would have to be looked up each time. */
+const shortestContext = perVersion((endpoints) => {
+  let shortest = Infinity;
+  for (const { contextTokensMax } of endpoints) if (contextTokensMax !== undefined) shortest = Math.min(shortest, contextTokensMax);
+  return shortest;
 });

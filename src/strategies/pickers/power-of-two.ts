@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
 import { bestMax } from '../../core/policy.ts';
-import { rendezvousBest, rendezvousOrder } from '../../core/rendezvous.ts';
+import { rendezvousBest, rendezvousColumnsOf, rendezvousOrder } from '../../core/rendezvous.ts';
 import { drawKey } from '../draw-key.ts';
 import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
@@ -18,9 +18,10 @@ export const powerOfTwo = definePicker({
   source: 'Mitzenmacher, “The Power of Two Choices in Randomized Load Balancing”, IEEE TPDS 2001.',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (candidates, scores, { draw }) => {
+  create: () => (candidates, scores, { pool, draw }) => {
     const key = drawKey(draw);
-    const drawn = rendezvousBest(key, candidates, bestMax);
+    const columns = rendezvousColumnsOf(candidates, pool);
+    const drawn = rendezvousBest(key, candidates, bestMax, undefined, columns);
     const [one, other] = drawn;
     if (one === undefined || other === undefined) return { order: candidates, reason: 'only-one', home: undefined };
     const scoreOf = (endpoint: EndpointSnapshot): number => scores[candidates.indexOf(endpoint)] ?? 0;
@@ -28,6 +29,6 @@ export const powerOfTwo = definePicker({
     const gain = scoreOf(other) - scoreOf(one);
     const isOtherBetter = gain === 0 ? loadOf(other) < loadOf(one) : gain > 0;
     const swap = (order: readonly EndpointSnapshot[]): readonly EndpointSnapshot[] => (isOtherBetter ? [other, one, ...order.slice(2)] : order);
-    return new LazyPreference(swap(drawn), () => swap(rendezvousOrder(key, candidates)), { reason: 'better-of-two', home: undefined });
+    return new LazyPreference(swap(drawn), () => swap(rendezvousOrder(key, candidates, columns)), { reason: 'better-of-two', home: undefined });
   },
 });

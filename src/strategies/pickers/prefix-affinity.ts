@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { cachedOf } from '../../core/cached-tokens.ts';
 import { type Hash64, pairFraction } from '../../core/hash.ts';
 import type { DecisionInput, Preference } from '../../core/policy.ts';
-import { rendezvousBest } from '../../core/rendezvous.ts';
+import { rendezvousColumnsOf, rendezvousHome } from '../../core/rendezvous.ts';
 import { prefixBlockTokens } from '../../core/request-facts.ts';
 import { bestByClass, boundLoad, boundParameters, byClass } from '../bounded-load.ts';
 import { byScore } from '../by-score.ts';
@@ -56,10 +56,11 @@ export const prefixAffinity = definePicker({
     }
     const key = distinguishingKey(input, anywhere);
     const { within, below } = boundLoad(settings, candidates, input);
+    const columns = rendezvousColumnsOf(candidates, input.pool);
     // By key where there is one; what nothing distinguishes is short, or all of it is cached somewhere: then the score decides.
     const scored = key === undefined ? byScore(candidates, scores, draw) : undefined;
     const inClasses = (classes: number, classOf: (index: number) => number, reason: string): Preference => {
-      if (key !== undefined) return new LazyPreference(bestByClass(key, candidates, classes, classOf), () => byClass(key, candidates, classOf), { reason, home: undefined });
+      if (key !== undefined) return new LazyPreference(bestByClass(key, candidates, columns, classes, classOf), () => byClass(key, candidates, columns, classOf), { reason, home: undefined });
       const classOfEach = new Map(candidates.map((endpoint, i) => [endpoint, classOf(i)]));
       const order = (scored ?? []).toSorted((a, b) => (classOfEach.get(a) ?? 0) - (classOfEach.get(b) ?? 0));
       return { order, reason, home: undefined };
@@ -75,7 +76,7 @@ export const prefixAffinity = definePicker({
     }
     const roomyFirst = (reason: string): Preference => inClasses(2, (i) => (within(i) ? 0 : 1), reason);
     if (key === undefined) return roomyFirst('no-prefix');
-    const home = rendezvousBest(key, candidates, 1)[0];
+    const home = rendezvousHome(key, candidates, columns);
     const isHomeWithin = home !== undefined && within(candidates.indexOf(home));
     return roomyFirst(isHomeWithin ? 'prefix-home' : 'prefix-diverted');
   },

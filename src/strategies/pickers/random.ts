@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import { bestMax } from '../../core/policy.ts';
-import { rendezvousBest, rendezvousOrder } from '../../core/rendezvous.ts';
+import { rendezvousBest, rendezvousColumnsOf, rendezvousOrder } from '../../core/rendezvous.ts';
 import { drawKey } from '../draw-key.ts';
 import { LazyPreference } from '../lazy-preference.ts';
 import { definePicker } from '../strategy.ts';
@@ -14,8 +14,9 @@ export const random = definePicker({
   source: 'Weighted draws without replacement: Efraimidis & Spirakis, “Weighted random sampling with a reservoir”, 2006, as rendezvous order of the draw.',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (candidates, _scores, { draw }) => {
+  create: () => (candidates, _scores, { pool, draw }) => {
     const key = drawKey(draw);
-    return new LazyPreference(rendezvousBest(key, candidates, bestMax), () => rendezvousOrder(key, candidates), { reason: 'drawn', home: undefined });
+    const columns = rendezvousColumnsOf(candidates, pool);
+    return new LazyPreference(rendezvousBest(key, candidates, bestMax, undefined, columns), () => rendezvousOrder(key, candidates, columns), { reason: 'drawn', home: undefined });
   },
 });

@@ -1,5 +1,6 @@
 import * as z from 'zod';
-import { rendezvousHome } from '../../core/rendezvous.ts';
+import { placeOfAddress } from '../../core/address-order.ts';
+import { rendezvousColumnsOf, rendezvousHome } from '../../core/rendezvous.ts';
 import { bestByClass, boundLoad, boundParameters, byClass } from '../bounded-load.ts';
 import { bestByScore, byScore } from '../by-score.ts';
 import { LazyPreference } from '../lazy-preference.ts';
@@ -29,16 +30,18 @@ export const sessionAffinity = definePicker({
       return new LazyPreference(bestByScore(candidates, scores, draw), () => byScore(candidates, scores, draw), { reason: 'no-session', home: undefined });
     }
 
+    const { endpoints } = input.pool;
     const { within, below } = boundLoad(settings, candidates, input);
+    const columns = rendezvousColumnsOf(candidates, input.pool);
     // Home is the first of the whole pool, candidate or not: a session that a limit or a failure turned away is away, and stays
     // where its cache is when home has room again.
-    const home = rendezvousHome(affinityKey, input.pool.endpoints)?.address;
+    const home = rendezvousHome(affinityKey, endpoints, rendezvousColumnsOf(endpoints, input.pool))?.address;
     const inClasses = (classOf: (index: number) => number, reason?: string): LazyPreference => {
-      const best = bestByClass(affinityKey, candidates, 2, classOf);
+      const best = bestByClass(affinityKey, candidates, columns, 2, classOf);
       const told = reason ?? (best[0]?.address === home ? 'affinity-home' : 'affinity-diverted');
-      return new LazyPreference(best, () => byClass(affinityKey, candidates, classOf), { reason: told, home });
+      return new LazyPreference(best, () => byClass(affinityKey, candidates, columns, classOf), { reason: told, home });
     };
-    const placed = placedOn === undefined ? -1 : candidates.findIndex(({ address }) => address === placedOn);
+    const placed = placedOn === undefined ? -1 : placeOfAddress(candidates, placedOn);
     if (placed !== -1 && within(placed)) return inClasses((i) => (i === placed ? 0 : 1), 'affinity-placed');
     const isAnyWithin = candidates.some((_, i) => within(i));
     return isAnyWithin ? inClasses((i) => (within(i) ? 0 : 1)) : inClasses((i) => (below(i) ? 0 : 1), 'affinity-all-over-bound');

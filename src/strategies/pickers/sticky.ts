@@ -1,7 +1,9 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
-import { cachedOf } from '../../core/cached-tokens.ts';
-import { levelAfter, tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
-import { type Hash64, hashName, pairFraction } from '../../core/hash.ts';
+import { cachedAtRows } from '../../core/cached-tokens.ts';
+import { columnsOf } from '../../core/endpoint-columns.ts';
+import { levelAfter, tokensPerMsDefault, waitingOf } from '../../core/expected-wait.ts';
+import { type Hash64, hashName } from '../../core/hash.ts';
 import type { DecisionInput } from '../../core/policy.ts';
 import { bestByScore, byScore } from '../by-score.ts';
 import { drawKey } from '../draw-key.ts';
@@ -40,49 +42,53 @@ export const sticky = definePicker({
   needs: ['session', 'promptTokens', 'prefix'],
   wantsFirstToken: true,
   create: ({ tokensPerMs, missWeight, overloadMissWeight, overloadTokens, stepTokens, leanMs, scoreMs }) => {
+    // Read within a decision only, and of a size for thousands of endpoints: made anew each time, they would be most of its garbage.
+    const waiting: number[] = [];
+    const gains: number[] = [];
     return (candidates, scores, input) => {
       const { promptTokens, nowMs, draw } = input;
-      const cached = cachedOf(candidates, input);
       // Loops, and few of them: this is most of what a decision costs.
-      const waiting: number[] = [];
-      let weights = 0;
+      const known = columnsOf(candidates, input.pool);
+      const { at, columns } = known;
+      const cached = cachedAtRows(known, input.cachedTokens);
+      const { weights, requests, requestsWaiting } = columns;
+      waitingOf(known, tokensPerMs, nowMs, waiting);
+      let weightSum = 0;
       let least = Infinity;
-      for (const endpoint of candidates) {
-        const tokens = waitingTokens(endpoint, tokensPerMs, nowMs);
-        waiting.push(tokens);
-        weights += endpoint.weight;
-        least = Math.min(least, tokens / endpoint.weight);
+      for (let i = 0; i < at.length; i += 1) {
+        const weight = weights[at[i]!]!;
+        weightSum += weight;
+        least = Math.min(least, waiting[i]! / weight);
       }
       // What other routers send at this moment fills up where least waits, as it would from here; this request comes in the middle of it.
       const unheardTokens = input.unheardTokens ?? 0;
-      const level = unheardTokens > 0 ? levelAfter(unheardTokens / 2, candidates, waiting) : least;
+      const level = unheardTokens > 0 ? levelAfter(unheardTokens / 2, known, waiting) : least;
       const lambda = missWeight + overloadMissWeight * Math.min(1, level / overloadTokens);
       const key = leanKey(input);
       // Who is to go where is left to chance, then: the lean is, on average, what an endpoint gets of it.
-      const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1)) + (2 * unheardTokens) / (tokensPerMs * weights);
-      const costs: number[] = [];
-      const gains: number[] = [];
+      const leanNowMs = leanMs * (1 - leanSavedAlone / (input.routers ?? 1)) + (2 * unheardTokens) / (tokensPerMs * weightSum);
+      const fractions = columns.fractions.of(key);
+      const costs = new Array<number>(at.length);
       let most = 0;
-      for (let i = 0; i < candidates.length; i += 1) {
-        const endpoint = candidates[i];
-        if (endpoint === undefined) continue;
-        const { hash, weight } = endpoint;
-        const held = cached[i] ?? 0;
+      for (let i = 0; i < at.length; i += 1) {
+        const place = at[i]!;
+        const weight = weights[place]!;
+        const held = cached[place]!;
         const rate = tokensPerMs * weight;
-        const work = Math.max(waiting[i] ?? 0, level * weight);
+        const work = Math.max(waiting[i]!, level * weight);
         const uncached = promptTokens - held;
-        const decoding = Math.max(0, endpoint.requests - endpoint.requestsWaiting) / weight;
-        const lean = leanNowMs * (1 - pairFraction(key, hash));
-        const cost = work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - scoreMs * (scores[i] ?? 0);
-        costs.push(cost);
-        gains.push(-cost);
+        const decoding = Math.max(0, requests[place]! - requestsWaiting[place]!) / weight;
+        const lean = leanNowMs * (1 - fractions[place]!);
+        const cost = work / rate + (lambda * uncached) / rate + decoding * (1 + (work + uncached) / stepTokens) + lean - scoreMs * scores[i]!;
+        costs[i] = cost;
+        gains[i] = -cost;
         most = Math.max(most, held);
       }
       const best = bestByScore(candidates, gains, draw);
       const first = best[0];
-      const chosen = first === undefined ? 0 : (cached[candidates.indexOf(first)] ?? 0);
+      const chosen = first === undefined ? 0 : (input.cachedTokens.get(first.address) ?? 0);
       const reason = most === 0 ? 'nothing-cached' : chosen === most ? 'cache-kept' : chosen > 0 ? 'cache-partly-kept' : 'cache-left';
-      return new LazyPreference(best, () => byScore(candidates, gains, draw), { reason, home: undefined, costs });
+      return new LazyPreference(best, () => byScore(candidates, costs.map((cost) => -cost), draw), { reason, home: undefined, costs });
     };
   },
 });

@@ -1,14 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
-import { createAffinityHasher, hashName } from '../../core/hash.ts';
-import type { DecisionInput } from '../../core/policy.ts';
+import { endpointsOf, inputFor, sessionKey } from '../../../test/decision-under-test.ts';
 import { lean } from './lean.ts';
 
-const hash = createAffinityHasher('test-secret');
-const candidates = [1, 2, 3, 4].map((n) => ({ address: `10.0.0.${n}:80`, hash: hashName(`10.0.0.${n}:80`) }) as EndpointSnapshot);
+const candidates = endpointsOf({}, {}, {}, {});
 
 const rate = (session: string | undefined, draw = 0, among = candidates): readonly number[] =>
-  lean.create({})(among, { affinityKey: session === undefined ? undefined : hash('', session), draw } as DecisionInput);
+  lean.create({})(among, inputFor(among, { affinityKey: session === undefined ? undefined : sessionKey(session), draw }));
 
 const best = (ratings: readonly number[]): number => ratings.indexOf(Math.max(...ratings));
 

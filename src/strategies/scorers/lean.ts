@@ -1,5 +1,6 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
-import { pairFraction } from '../../core/hash.ts';
+import { columnsOf } from '../../core/endpoint-columns.ts';
 import { drawKey } from '../draw-key.ts';
 import { defineScorer } from '../strategy.ts';
 
@@ -19,8 +20,12 @@ export const lean = defineScorer({
   parameters: z.strictObject({}),
   // Leans by the session where it is known; not worth reading a body for.
   needs: [],
-  create: () => (candidates, { affinityKey, draw }) => {
+  create: () => (candidates, { pool, affinityKey, draw }) => {
     const key = affinityKey ?? drawKey(draw);
-    return candidates.map(({ hash }) => pairFraction(key, hash));
+    const { at, columns } = columnsOf(candidates, pool);
+    const fractions = columns.fractions.of(key);
+    const ratings = new Array<number>(at.length);
+    for (let i = 0; i < at.length; i += 1) ratings[i] = fractions[at[i]!]!;
+    return ratings;
   },
 });

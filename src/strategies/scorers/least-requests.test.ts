@@ -1,13 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import type { EndpointSnapshot } from '../../core/fleet-snapshot.ts';
-import type { DecisionInput } from '../../core/policy.ts';
+import { endpointsOf, inputFor } from '../../../test/decision-under-test.ts';
 import { leastRequests } from './least-requests.ts';
 
-const rate = (requests: readonly number[]): readonly number[] =>
-  leastRequests.create({})(
-    requests.map((count) => ({ requests: count }) as EndpointSnapshot),
-    {} as DecisionInput,
-  );
+const rate = (counts: readonly number[]): readonly number[] => {
+  const endpoints = endpointsOf(...counts.map((requests) => ({ requests })));
+  return leastRequests.create({})(endpoints, inputFor(endpoints));
+};
 
 describe('least-requests', () => {
   it.each([

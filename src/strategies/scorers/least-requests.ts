@@ -1,4 +1,6 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
+import { columnsOf } from '../../core/endpoint-columns.ts';
 import { defineScorer } from '../strategy.ts';
 
 /**
@@ -14,9 +16,13 @@ export const leastRequests = defineScorer({
   source: 'Least connections, as load balancers have long had it; + 1 so that idle endpoints divide.',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (candidates) => {
+  create: () => (candidates, { pool }) => {
+    const { at, columns } = columnsOf(candidates, pool);
+    const { requests } = columns;
     let least = Infinity;
-    for (const { requests } of candidates) least = Math.min(least, requests);
-    return candidates.map(({ requests }) => (least + 1) / (requests + 1));
+    for (let i = 0; i < at.length; i += 1) if (requests[at[i]!]! < least) least = requests[at[i]!]!;
+    const ratings = new Array<number>(at.length);
+    for (let i = 0; i < at.length; i += 1) ratings[i] = (least + 1) / (requests[at[i]!]! + 1);
+    return ratings;
   },
 });

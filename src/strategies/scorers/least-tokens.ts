@@ -1,6 +1,8 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
-import { cachedOf } from '../../core/cached-tokens.ts';
-import { tokensPerMsDefault, waitingTokens } from '../../core/expected-wait.ts';
+import { cachedAtRows } from '../../core/cached-tokens.ts';
+import { columnsOf } from '../../core/endpoint-columns.ts';
+import { tokensPerMsDefault, waitingOf } from '../../core/expected-wait.ts';
 import { defineScorer } from '../strategy.ts';
 
 const parameters = z.strictObject({
@@ -32,15 +34,21 @@ export const leastTokens = defineScorer({
   wantsFirstToken: true,
   create: ({ tokensPerMs, decodingTokens }) => (candidates, input) => {
     const { promptTokens, nowMs } = input;
-    const cached = cachedOf(candidates, input);
+    const known = columnsOf(candidates, input.pool);
+    const { at, columns } = known;
+    const cached = cachedAtRows(known, input.cachedTokens);
+    const { weights, requests, requestsWaiting } = columns;
+    const ratings = waitingOf(known, tokensPerMs, nowMs);
     let least = Infinity;
-    const costs = candidates.map((endpoint, i) => {
-      const uncached = Math.max(0, promptTokens - (cached[i] ?? 0));
-      const decoding = Math.max(0, endpoint.requests - endpoint.requestsWaiting);
-      const cost = (waitingTokens(endpoint, tokensPerMs, nowMs) + uncached + decodingTokens * decoding) / endpoint.weight;
+    for (let i = 0; i < at.length; i += 1) {
+      const place = at[i]!;
+      const uncached = Math.max(0, promptTokens - cached[place]!);
+      const decoding = Math.max(0, requests[place]! - requestsWaiting[place]!);
+      const cost = (ratings[i]! + uncached + decodingTokens * decoding) / weights[place]!;
       least = Math.min(least, cost);
-      return cost;
-    });
-    return costs.map((cost) => (least + 1) / (cost + 1));
+      ratings[i] = cost;
+    }
+    for (let i = 0; i < at.length; i += 1) ratings[i] = (least + 1) / (ratings[i]! + 1);
+    return ratings;
   },
 });

@@ -1,4 +1,6 @@
+/* eslint-disable @typescript-eslint/no-non-null-assertion -- indices are kept in bounds; a check for undefined per endpoint would cost time */
 import * as z from 'zod';
+import { columnsOf } from '../../core/endpoint-columns.ts';
 import { defineScorer } from '../strategy.ts';
 
 /** Prefers the fewest requests for an endpoint's weight, this one included, so that fleets of unequal GPUs fill evenly. */
@@ -10,9 +12,13 @@ export const weightedLeastRequests = defineScorer({
   source: 'Shortest expected delay, (C + 1) / U, of the Linux Virtual Server’s schedulers.',
   parameters: z.strictObject({}),
   needs: [],
-  create: () => (candidates) => {
+  create: () => (candidates, { pool }) => {
+    const { at, columns } = columnsOf(candidates, pool);
+    const { requests, weights } = columns;
     let least = Infinity;
-    for (const { requests, weight } of candidates) least = Math.min(least, (requests + 1) / weight);
-    return candidates.map(({ requests, weight }) => Math.min(1, (least * weight) / (requests + 1)));
+    for (let i = 0; i < at.length; i += 1) least = Math.min(least, (requests[at[i]!]! + 1) / weights[at[i]!]!);
+    const ratings = new Array<number>(at.length);
+    for (let i = 0; i < at.length; i += 1) ratings[i] = Math.min(1, (least * weights[at[i]!]!) / (requests[at[i]!]! + 1));
+    return ratings;
   },
 });
