@@ -30,18 +30,28 @@ export function createAffinityHasher(secret: string): (tenant: string, session: 
   // Two generations instead of an order by use: when the recent one is full it becomes the older, and what was not asked for since goes.
   let recent = new Map<string, AffinityKey>();
   let older = new Map<string, AffinityKey>();
+  // A request asks again with the same two texts.
+  let lastTenant = '';
+  let lastSession = '';
+  let last: AffinityKey | undefined;
+  const remember = (tenant: string, session: string, key: AffinityKey): AffinityKey => {
+    lastTenant = tenant;
+    lastSession = session;
+    return (last = key);
+  };
   return (tenant, session) => {
+    if (last !== undefined && session === lastSession && tenant === lastTenant) return last;
     if (tenant.length + session.length > rememberedUnitsMax) return toAffinityKey(hmac(tenant, session));
     const name = `${tenant.length}:${tenant}${session}`;
     const found = recent.get(name);
-    if (found !== undefined) return found;
+    if (found !== undefined) return remember(tenant, session, found);
     const key = older.get(name) ?? toAffinityKey(hmac(tenant, session));
     if (recent.size >= keysRemembered) {
       older = recent;
       recent = new Map();
     }
     recent.set(name, key);
-    return key;
+    return remember(tenant, session, key);
   };
 }
 

@@ -10,7 +10,7 @@ import { startHttp2Transport } from './http2/server.ts';
 import { startLeanTransport } from './lean/server.ts';
 import { isLocal, parseListenAddress } from './listen-address.ts';
 import { externalProcessorName, reflectionPackage } from './proto.ts';
-import { ProcessStream, type StreamContext } from './stream.ts';
+import { ProcessStream, type StreamContext, wantsAttributes } from './stream.ts';
 import { TlsFiles, type TlsPaths, type TlsReload } from './tls-files.ts';
 
 /** What the server can be made of. */
@@ -78,6 +78,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
       streamsOpen += 1;
       return new ProcessStream(context(), call, streamClosed);
     },
+    wantsAttributes: () => wantsAttributes(context()),
     openAccessLog: (end) => {
       const stream = new AccessLogStream(router, events, end, accessLogOver);
       accessLogs.add(stream);

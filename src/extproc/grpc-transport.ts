@@ -20,6 +20,8 @@ export interface CallListener<Request> {
 /** What a transport serves. */
 export interface GrpcServices {
   openProcess(call: ProcessCall): CallListener<ProcessingRequest>;
+  /** Whether attributes of requests are looked at. */
+  wantsAttributes(): boolean;
   /** `end` ends the call with status OK and the one response it has. */
   openAccessLog(end: () => void): CallListener<StreamAccessLogsMessage>;
   /** Adds what is asked for rarely (health, reflection), as to a grpc-js server. */

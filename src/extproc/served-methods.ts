@@ -12,7 +12,7 @@ import { encodeProcessingResponse } from './wire/processing-response.ts';
 export function toMethods(services: GrpcServices): ReadonlyMap<string, Method<unknown, unknown>> {
   const methods = adoptServices((server) => services.addTo(server));
   const process: Method<ProcessingRequest, ProcessingResponse> = {
-    decode: decodeProcessingRequest,
+    decode: (bytes) => decodeProcessingRequest(bytes, services.wantsAttributes()),
     encode: (response) => encodeProcessingResponse(response, prefixBytes),
     open: (call) => services.openProcess(call),
   };

@@ -74,6 +74,11 @@ export interface StreamContext {
   readonly cookies?: SessionCookies | undefined;
 }
 
+/** Whether streams look at attributes, which tell the client's address. */
+export function wantsAttributes({ reader, explains }: StreamContext): boolean {
+  return reader.wantsClientAddress || explains !== undefined;
+}
+
 /** How far the request side has come. */
 type RequestState =
   /** Nothing decided, nothing answered. */

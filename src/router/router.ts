@@ -448,8 +448,10 @@ export class Router {
   }
 
   #publish(kind: 'first-token' | 'done', { pool, endpoint, promptTokens, uncachedTokens, phase }: Reservation): void {
-    const event = { pool: pool.name, address: endpoint.address, uncachedTokens };
-    this.#options.exchange.publish(kind === 'done' ? { kind, ...event, promptTokens, waiting: phase === 'waiting' } : { kind, ...event });
+    const { address } = endpoint;
+    this.#options.exchange.publish(
+      kind === 'done' ? { kind, pool: pool.name, address, uncachedTokens, promptTokens, waiting: phase === 'waiting' } : { kind, pool: pool.name, address, uncachedTokens },
+    );
   }
 
   /** Gives back the place a lease holds, unless it is on `address`. */

@@ -86,6 +86,7 @@ export async function serveTransport(start: StartTransport, options: Partial<Tra
     services: {
       openProcess,
       openAccessLog,
+      wantsAttributes: () => true,
       addTo: (server) => {
         health.addToServer(server);
         reflection.addToServer(server);

@@ -43,6 +43,7 @@ describe.each(['lean', 'http2'] as const)('a call that is over on %s', (name) =>
           onCancelled: () => void ends.push({ unheard: call.isUnheard, peer: call.peer }),
         }),
         openAccessLog: () => ({ onMessage: () => undefined, onEnd: () => undefined, onCancelled: () => undefined }),
+        wantsAttributes: () => true,
         addTo: () => undefined,
       },
     });
@@ -125,6 +126,7 @@ describe('the end of what came at once, on lean', () => {
           onCancelled: () => void happened.push('cancelled'),
         }),
         openAccessLog: () => ({ onMessage: () => undefined, onEnd: () => undefined, onCancelled: () => undefined }),
+        wantsAttributes: () => true,
         addTo: () => undefined,
       },
     });

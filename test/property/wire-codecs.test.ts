@@ -339,6 +339,13 @@ describe('a ProcessingRequest', () => {
     expect(() => decodeProcessingRequest(Buffer.alloc(20_000, 0x0b))).toThrow(WireError);
   });
 
+  it('passes over attributes that nobody wants', () => {
+    const attributes = { a: { fields: { x: { stringValue: '1' } } } };
+    const encoded = generic.encodeProcessingRequest({ attributes, request_headers: { end_of_stream: true }, observability_mode: true });
+    expect(decodeProcessingRequest(encoded, false)).toEqual({ request: 'request_headers', request_headers: { end_of_stream: true }, observability_mode: true });
+    expect(decodeProcessingRequest(encoded).attributes).toBeDefined();
+  });
+
   it('reads a key that is `__proto__` as one like any other', () => {
     const encoded = generic.encodeProcessingRequest({ attributes: Object.fromEntries([['__proto__', { fields: { a: { stringValue: 'b' } } }]]) });
     const { attributes } = decodeProcessingRequest(encoded);

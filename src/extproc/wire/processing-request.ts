@@ -8,9 +8,10 @@ import { newMap, readEntry, readMetadata, readStruct } from './struct.ts';
 
 /**
  * Decodes a `ProcessingRequest` to what the generic codec in proto.ts makes of it, except that headers are {@link HeaderView}s, and strings
- * have to be UTF-8. Bytes are views into `bytes`. Throws a WireError for what is no such message.
+ * have to be UTF-8. Bytes are views into `bytes`. Throws a WireError for what is no such message. `wantsAttributes`: read them, too, which each
+ * request has where Envoy is told to send any.
  */
-export function decodeProcessingRequest(bytes: Buffer): ProcessingRequest {
+export function decodeProcessingRequest(bytes: Buffer, wantsAttributes = true): ProcessingRequest {
   const reader = new WireReader(bytes);
   const end = bytes.length;
   const message: ProcessingRequest = {};
@@ -39,7 +40,8 @@ export function decodeProcessingRequest(bytes: Buffer): ProcessingRequest {
         message.metadata_context = readMetadata(reader, reader.enter());
         break;
       case 74:
-        readEntry(reader, reader.enter(), (message.attributes ??= newMap()), readStruct, 0);
+        if (wantsAttributes) readEntry(reader, reader.enter(), (message.attributes ??= newMap()), readStruct, 0);
+        else reader.skip(tag);
         break;
       case 80:
         message.observability_mode = reader.bool();
