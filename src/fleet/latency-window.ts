@@ -1,5 +1,6 @@
 import { ChurnMap } from '../core/churn-map.ts';
 import type { LatencySnapshot } from '../core/fleet-snapshot.ts';
+import { keptMax, LastTimes } from './last-times.ts';
 
 /** What became of a request, as far as its endpoint is judged by it. */
 export type RequestOutcome =
@@ -17,12 +18,8 @@ export type RequestOutcome =
   /** Nobody knows. */
   | { readonly kind: 'unknown' };
 
-/** Measurements kept, of each kind. */
-const keptMax = 256;
 /** What is older counts no longer: an endpoint that was avoided becomes unknown, and is tried again. */
 const ageMsMax = 300_000;
-/** The exponential mean rests on about the last so many. */
-const meanOver = 16;
 /**
  * The first piece of a response may be that of an error page, which comes fast: it counts once the request ended well, or this long
  * after without any end. Reports of an end come within about a second.
@@ -156,69 +153,6 @@ export class LatencyWindow {
 
   #dropEnding(): void {
     if (this.#endings.shift()?.failed === true) this.#failed -= 1;
-  }
-}
-
-/** The last times of one kind. Kept sorted as they come: a decision may ask for their tail after every single request. */
-class LastTimes {
-  /** In the order in which they came. */
-  readonly #times: { readonly ms: number; readonly atMs: number }[] = [];
-  readonly #sorted: number[] = [];
-  #mean = 0;
-  /** Since the last time that there were none. */
-  #taken = 0;
-
-  get count(): number {
-    return this.#times.length;
-  }
-
-  /** When the oldest came; Infinity: there is none. */
-  get oldestMs(): number {
-    return this.#times[0]?.atMs ?? Infinity;
-  }
-
-  /** What is no time is left out. */
-  add(ms: number, atMs: number): void {
-    if (!(ms >= 0 && ms < Infinity)) return;
-    this.#times.push({ ms, atMs });
-    this.#sorted.splice(this.#rankOf(ms), 0, ms);
-    this.#taken += 1;
-    this.#mean += (ms - this.#mean) / Math.min(this.#taken, meanOver);
-    if (this.#times.length > keptMax) this.#drop();
-  }
-
-  /** Forgets what came then or earlier. */
-  dropUntil(atMs: number): void {
-    while (this.oldestMs <= atMs) this.#drop();
-  }
-
-  /** Exponential mean (the first few evenly weighted) and tail by nearest rank; undefined for nothing. */
-  get tail(): { readonly mean: number; readonly p95: number; readonly p99: number } | undefined {
-    const { length } = this.#sorted;
-    if (length === 0) return undefined;
-    const rank = (percent: number): number => this.#sorted[Math.ceil((percent * length) / 100) - 1] ?? this.#mean;
-    return { mean: this.#mean, p95: rank(95), p99: rank(99) };
-  }
-
-  #drop(): void {
-    const oldest = this.#times.shift();
-    if (oldest === undefined) return;
-    this.#sorted.splice(this.#rankOf(oldest.ms), 1);
-    if (this.#times.length > 0) return;
-    this.#mean = 0;
-    this.#taken = 0;
-  }
-
-  /** Where a time stands, or would, among the sorted ones. */
-  #rankOf(ms: number): number {
-    let low = 0;
-    let high = this.#sorted.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((this.#sorted[middle] ?? Infinity) < ms) low = middle + 1;
-      else high = middle;
-    }
-    return low;
   }
 }
 
