@@ -15,7 +15,7 @@ const { values: given } = parseArgs({
     only: { type: 'string' },
     sizes: { type: 'string', default: '5,100,1000,10000' },
     policies: { type: 'string', default: 'sticky,session-affinity,prefix-affinity,round-robin,least-requests,least-tokens,power-of-two,weighted-round-robin' },
-    rounds: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '9' },
     'round-ms': { type: 'string', default: '60' },
     out: { type: 'string', default: path.join(resultsFolder, 'micro.json') },
   },
@@ -51,8 +51,8 @@ function measureScans(): ScanRow[] {
       turns,
     );
     if (sink === undefined) throw new Error('nothing was measured');
-    const [parseUs = NaN, bufferedUs = NaN, chunkedUs = NaN] = times.values();
-    const shares = { bufferedOfParse: bufferedUs / parseUs, chunkedOfParse: chunkedUs / parseUs };
+    const [parseUs, bufferedUs, chunkedUs] = [times.of('parse'), times.of('buffered'), times.of('chunked')];
+    const shares = { bufferedOfParse: times.ratio('buffered', 'parse'), chunkedOfParse: times.ratio('chunked', 'parse') };
     return { body: name, bytes: body.length, parseUs, bufferedUs, chunkedUs, ...shares, limit: parseShareMax ?? null };
   });
 }
@@ -79,10 +79,10 @@ function measureRoutes(): RouteRow[] {
       }),
       turns,
     );
-    const smallest = times.get(String(fleetSizes[0])) ?? NaN;
+    const smallest = String(fleetSizes[0]);
     return fleetSizes.map((endpoints) => {
-      const routeUs = times.get(String(endpoints)) ?? NaN;
-      return { policy, endpoints, routeUs, ofSmallest: routeUs / smallest, limit: endpoints === 1_000 && limitedPolicies.has(policy) ? routeRatioMax : null };
+      const [routeUs, ofSmallest] = [times.of(String(endpoints)), times.ratio(String(endpoints), smallest)];
+      return { policy, endpoints, routeUs, ofSmallest, limit: endpoints === 1_000 && limitedPolicies.has(policy) ? routeRatioMax : null };
     });
   });
 }

@@ -9,11 +9,28 @@ export interface Measured {
   readonly after?: () => void;
 }
 
-/**
- * Median time of one call of each, in µs. They take turns, several rounds of each, and the median of the rounds' medians counts, so that
- * what else the machine does falls on all alike.
- */
-export function measureInTurns(all: readonly Measured[], { rounds, roundMs }: { readonly rounds: number; readonly roundMs: number }): Map<string, number> {
+/** Times of one call of each, in µs, by round. */
+export class Times {
+  readonly #rounds: ReadonlyMap<string, readonly number[]>;
+
+  constructor(rounds: ReadonlyMap<string, readonly number[]>) {
+    this.#rounds = rounds;
+  }
+
+  /** Median of the rounds. */
+  of(name: string): number {
+    return median(this.#rounds.get(name) ?? []);
+  }
+
+  /** Median of the rounds' ratios: a machine that changes its speed from one round to the next changes it for both. */
+  ratio(name: string, against: string): number {
+    const base = this.#rounds.get(against) ?? [];
+    return median((this.#rounds.get(name) ?? []).map((us, round) => us / (base[round] ?? NaN)));
+  }
+}
+
+/** Measures each in turn, in several rounds, so that what else the machine does falls on all alike; of a round the median call counts. */
+export function measureInTurns(all: readonly Measured[], { rounds, roundMs }: { readonly rounds: number; readonly roundMs: number }): Times {
   const medians = new Map<string, number[]>(all.map(({ name }) => [name, []]));
   for (let round = 0; round < rounds; round += 1) {
     for (const { name, run, after } of all) {
@@ -25,5 +42,5 @@ export function measureInTurns(all: readonly Measured[], { rounds, roundMs }: { 
       medians.get(name)?.push(result.latency.p50 * 1_000);
     }
   }
-  return new Map([...medians].map(([name, values]) => [name, median(values)]));
+  return new Times(medians);
 }
