@@ -1,7 +1,7 @@
 // A connection of the lean transport on a socket that is none, with frames made and read by hand.
 import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import { AssemblyBuffers } from '../src/extproc/assembly-buffers.ts';
+import { SpareBuffers } from '../src/extproc/spare-buffers.ts';
 import type { Encoded } from '../src/extproc/wire/writer.ts';
 import type { GrpcCall, Method } from '../src/extproc/grpc-call.ts';
 import { Connection, type ConnectionSettings } from '../src/extproc/lean/connection.ts';
@@ -159,7 +159,7 @@ export function serveConnection(settings: Partial<ConnectionSettings> = {}): Ser
 }
 
 /** Shows who still looks at what was given back. */
-class SpoilingBuffers extends AssemblyBuffers {
+class SpoilingBuffers extends SpareBuffers {
   override takeBack(buffer: Buffer): void {
     buffer.fill(0xee);
     super.takeBack(buffer);

@@ -1,4 +1,4 @@
-import type { CandidateColumns } from './endpoint-columns.ts';
+import { type CandidateColumns, placesOf } from './endpoint-columns.ts';
 import type { EndpointSnapshot } from './fleet-snapshot.ts';
 import type { PoolSnapshot } from './pool-snapshot.ts';
 
@@ -22,22 +22,9 @@ export function cachedOf(
   { pool, cachedTokens }: { readonly pool: PoolSnapshot; readonly cachedTokens: CachedTokens },
 ): Float64Array {
   const { column } = cachedTokens;
-  if (column === undefined || column.endpoints !== pool.endpoints) return Float64Array.from(candidates, ({ address }) => cachedTokens.get(address) ?? 0);
-  const { endpoints, tokens } = column;
-  if (candidates === endpoints) return tokens.slice();
-  const cached = new Float64Array(candidates.length);
-  const known = pool.columns?.of(candidates);
-  if (known !== undefined) {
-    const { at } = known;
-    for (let i = 0; i < at.length; i += 1) cached[i] = tokens[at[i] ?? 0] ?? 0;
-    return cached;
-  }
-  let at = 0;
-  for (let i = 0; i < candidates.length; i += 1) {
-    const candidate = candidates[i];
-    while (at < endpoints.length && endpoints[at] !== candidate) at += 1;
-    cached[i] = tokens[at] ?? 0;
-    at += 1;
-  }
+  const at = column?.endpoints === pool.endpoints ? (pool.columns?.of(candidates)?.at ?? placesOf(candidates, pool.endpoints)) : undefined;
+  if (column === undefined || at === undefined) return Float64Array.from(candidates, ({ address }) => cachedTokens.get(address) ?? 0);
+  const cached = new Float64Array(at.length);
+  for (let i = 0; i < at.length; i += 1) cached[i] = column.tokens[at[i] ?? 0] ?? 0;
   return cached;
 }

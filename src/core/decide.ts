@@ -32,24 +32,18 @@ export function decide(policy: Policy, input: DecisionInput): Decision {
     candidates = inside.passed;
     remembered = undefined;
   }
-  for (let i = 0; i < filters.length; i += 1) {
-    const step = filters[i];
-    if (step === undefined || step.soft === true) continue;
-    const kept = filterOnce(step, i, candidates, input, remembered);
-    if (kept?.leftOut === undefined) continue;
-    leftOut.add(kept.leftOut);
-    candidates = kept.passed;
-    // Who comes to the next filters hangs on this request from here on.
-    if (step.run.standing !== true) remembered = undefined;
-  }
-  for (let i = 0; i < filters.length; i += 1) {
-    const step = filters[i];
-    if (step?.soft !== true || candidates.length === 0) continue;
-    const kept = filterOnce(step, i, candidates, input, remembered);
-    if (kept?.leftOut === undefined || kept.passed.length === 0) continue;
-    leftOut.add(kept.leftOut);
-    candidates = kept.passed;
-    if (step.run.standing !== true) remembered = undefined;
+  for (const soft of demandsThenPreferences) {
+    for (let i = 0; i < filters.length; i += 1) {
+      const step = filters[i];
+      if (step === undefined || (step.soft === true) !== soft) continue;
+      const kept = filterOnce(step, i, candidates, input, remembered);
+      // A preference that nobody meets is none.
+      if (kept?.leftOut === undefined || (soft && kept.passed.length === 0)) continue;
+      leftOut.add(kept.leftOut);
+      candidates = kept.passed;
+      // Who comes to the next filters hangs on this request from here on.
+      if (step.run.standing !== true) remembered = undefined;
+    }
   }
   if (candidates.length === 0) {
     const trace = new LazyTrace(policy.name, candidates, leftOut, []);
@@ -93,6 +87,8 @@ function causeOfNone(rejected: readonly RejectionCount[]): NoneCause {
   return inside.length === 0 && rejected.length > 0 ? 'subset' : 'not-ready';
 }
 
+/** Whether filters are soft: hard ones are applied first. */
+const demandsThenPreferences = [false, true] as const;
 const noScores: DecisionTrace['scores'] = [];
 let zeros: readonly number[] = [];
 /** What a rating that a scorer leaves out is taken for. */

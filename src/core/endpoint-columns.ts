@@ -101,7 +101,8 @@ function toColumns(candidates: readonly EndpointSnapshot[]): CandidateColumns {
   return { candidates, at: Int32Array.from(candidates, (_, i) => i), columns: new EndpointColumns(candidates) };
 }
 
-function placesOf(candidates: readonly EndpointSnapshot[], endpoints: readonly EndpointSnapshot[]): Int32Array | undefined {
+/** The index of each candidate among the endpoints, which come in the same order; undefined: not all of them are among them. */
+export function placesOf(candidates: readonly EndpointSnapshot[], endpoints: readonly EndpointSnapshot[]): Int32Array | undefined {
   const places = new Int32Array(candidates.length);
   let at = 0;
   for (let i = 0; i < candidates.length; i += 1) {

@@ -140,15 +140,15 @@ export class AnswerWriter {
       this.#prepared.set(endpoints, (known = []));
     }
     for (const prepared of known) if (prepared.fits(routed)) return prepared;
-    const rank = toRank(routed.addresses[0] ?? '');
-    const prepared = new PreparedDecision(routed, this.#toRouting(routed, endpoints, rank), this.#toMetadata(routed, endpoints));
+    const prepared = new PreparedDecision(routed, this.#toRouting(routed, endpoints), this.#toMetadata(routed, endpoints));
     // Routes, reasons and ranks are few; should they be many, the oldest go.
     if (known.length >= preparedPerListMax) known.shift();
     known.push(prepared);
     return prepared;
   }
 
-  #toRouting({ pool }: Routed, endpoints: string, rank: number | undefined): PreparedResponse {
+  #toRouting({ pool, addresses }: Routed, endpoints: string): PreparedResponse {
+    const rank = toRank(addresses[0] ?? '');
     const set = [setHeader(this.#outputs.clusterHeader, pool.cluster), setHeader(this.#outputs.endpointHeader, endpoints)];
     if (rank !== undefined) set.push(setHeader(rankHeader, String(rank)));
     // Of the rank, the client's copy, or that of a decision made again.

@@ -1,4 +1,4 @@
-import type { AssemblyBuffers } from './assembly-buffers.ts';
+import type { SpareBuffers } from './spare-buffers.ts';
 
 /** What is wrong with the framing of a call; nothing can be read after it. */
 export type FramingError = 'too-large' | 'compressed' | 'bad-flag';
@@ -14,7 +14,7 @@ const firstAllocationBytes = 262_144;
  */
 export class Deframer {
   readonly #bytesMax: number;
-  readonly #buffers: AssemblyBuffers | undefined;
+  readonly #buffers: SpareBuffers | undefined;
   /** The buffer of the last message, where that was put together in a lent one. */
   #lent: Buffer | undefined;
   #chunk: Buffer = none;
@@ -32,7 +32,7 @@ export class Deframer {
    * `bytesMax`: largest message taken. `buffers`: lends those in which messages are put together; whoever has read one says so by {@link giveBack}.
    * Absent: each message has one of its own.
    */
-  constructor(bytesMax: number, buffers?: AssemblyBuffers) {
+  constructor(bytesMax: number, buffers?: SpareBuffers) {
     this.#bytesMax = bytesMax;
     this.#buffers = buffers;
   }

@@ -138,7 +138,7 @@ export class ProcessStream implements BatchReader {
   #missing: ReadonlySet<FactNeed> = new Set();
   #scanner: BodyScanner | undefined;
   #bodyBytes = 0;
-  /** Body pieces that came while the header answer is held back. Copies: their messages' bytes were others' since, but for the last one's. */
+  /** Body pieces that came while the header answer is held back: copies, but for the last one's, since a message's bytes are soon another's. */
   #held: Buffer[] = [];
   /** No more of the request comes. */
   #requestEnded = false;
@@ -517,6 +517,11 @@ export class ProcessStream implements BatchReader {
     this.#send(() => writer.replaceBody(own));
   }
 
+  /** Hands a piece back. */
+  #echo(phase: 'request_body' | 'response_body', piece: Buffer, endOfStream: boolean): void {
+    for (const answer of this.#context.writer.echo(phase, this.#toOwn(piece), endOfStream)) this.#send(() => answer);
+  }
+
   /** Bytes that outlast their message, where what is sent now is kept back. */
   #toOwn(bytes: Buffer): Buffer {
     return this.#kept === undefined ? bytes : Buffer.from(bytes);
@@ -617,7 +622,7 @@ export class ProcessStream implements BatchReader {
       const isLast = this.#bodySaidEnd && i === held.length - 1;
       const passing = this.#rewrite(piece, isLast);
       if (passing === undefined) return;
-      if (this.#isDuplex()) for (const answer of writer.echo('request_body', this.#toOwn(passing), isLast)) this.#send(() => answer);
+      if (this.#isDuplex()) this.#echo('request_body', passing, isLast);
       else this.#passPiece(piece, passing);
     }
   }
@@ -867,7 +872,7 @@ export class ProcessStream implements BatchReader {
     }
     if (this.#responseMode === BodySendMode.FULL_DUPLEX_STREAMED) {
       if (this.#responseEnded) return;
-      for (const answer of writer.echo('response_body', this.#toOwn(body), endOfStream)) this.#send(() => answer);
+      this.#echo('response_body', body, endOfStream);
     } else {
       this.#send(() => writer.pass('response_body'));
     }

@@ -94,11 +94,16 @@ function goToNext(found: number, search: Search, whens: number): Code {
   ];
 }
 
+/** A function that goes from one address towards another, and gives where it stops. `locals`: of words, beside those two. */
+function searching(search: Search, locals: number, body: Code): KernelFunction {
+  return { parameters: 2, locals, sixteens: search.locals, body: [...search.start, ...body, ...get(position)] };
+}
+
 /** From one address to the next quote or backslash; to the end where there is none before it. */
 export function findQuoteOrBackslash(): KernelFunction {
   const found = 2;
   const search = new Search([quote, backslash], 3);
-  return { parameters: 2, locals: 1, sixteens: search.locals, body: [...search.start, ...cycle(goToNext(found, search, 0)), ...get(position)] };
+  return searching(search, 1, cycle(goToNext(found, search, 0)));
 }
 
 /**
@@ -111,29 +116,18 @@ export function findClosingQuote(): KernelFunction {
   const run = 4;
   const search = new Search([quote], 5);
   const runByte = loadByte(add(get(run), i32(-1)), 0);
-  return {
-    parameters: 2,
-    locals: 3,
-    sixteens: search.locals,
-    body: [
-      ...search.start,
-      ...set(start, get(position)),
-      ...cycle([
-        ...goToNext(found, search, 0),
-        ...set(run, get(position)),
-        ...cycle([
-          ...when(isBelow(get(start), get(run)), [
-            ...when(equals(runByte, i32(backslash)), [...set(run, add(get(run), i32(-1))), ...again(2)]),
-          ]),
-        ]),
-        // An even number of backslashes, none included, escapes one another alone.
-        ...when(isZero(and(add(get(position), get(run)), i32(1))), leave(1)),
-        ...skip(1),
-        ...again(0),
-      ]),
-      ...get(position),
-    ],
-  };
+  return searching(search, 3, [
+    ...set(start, get(position)),
+    ...cycle([
+      ...goToNext(found, search, 0),
+      ...set(run, get(position)),
+      ...cycle(when(isBelow(get(start), get(run)), when(equals(runByte, i32(backslash)), [...set(run, add(get(run), i32(-1))), ...again(2)]))),
+      // An even number of backslashes, none included, escapes one another alone.
+      ...when(isZero(and(add(get(position), get(run)), i32(1))), leave(1)),
+      ...skip(1),
+      ...again(0),
+    ]),
+  ]);
 }
 
 /** Two tables of 256 bytes: whether a letter after a backslash stands for one byte; a hex digit's value, -1 for any other byte. */
@@ -154,27 +148,20 @@ export function measureString({ escapesAt, hexAt }: EscapeTables, savedAt: numbe
   const search = new Search([quote, backslash], 5);
   const endsWithin = (bytes: number): Code => isBelow(get(end), add(get(position), i32(bytes)));
   const hexDigit = (offset: number, shift: number): Code => shiftLeft(loadSignedByte(byteAt(offset), hexAt), i32(shift));
-  return {
-    parameters: 2,
-    locals: 3,
-    sixteens: search.locals,
-    body: [
-      ...search.start,
-      ...cycle([
-        // Where escapes come one after another, no search is worth its while.
-        ...when(differs(byteAt(0), i32(backslash)), [...goToNext(found, search, 1), ...when(equals(byteAt(0), i32(quote)), leave(2))]),
-        ...when(endsWithin(2), leave(1)),
-        ...when(loadByte(byteAt(1), escapesAt), [...set(saved, add(get(saved), i32(1))), ...skip(2), ...again(1)]),
-        ...when(or(differs(byteAt(1), i32(letterU)), endsWithin(6)), leave(1)),
-        ...set(unit, or(or(hexDigit(2, 12), hexDigit(3, 8)), or(hexDigit(4, 4), hexDigit(5, 0)))),
-        ...when(or(isLess(get(unit), i32(0)), equals(and(get(unit), i32(0xf800)), i32(0xd800))), leave(1)),
-        // Six bytes written; one, two or three in UTF-8.
-        ...set(saved, add(add(get(saved), i32(3)), add(isBelow(get(unit), i32(0x800)), isBelow(get(unit), i32(0x80))))),
-        ...skip(6),
-        ...again(0),
-      ]),
-      ...store(i32(savedAt), 0, get(saved)),
-      ...get(position),
-    ],
-  };
+  return searching(search, 3, [
+    ...cycle([
+      // Where escapes come one after another, no search is worth its while.
+      ...when(differs(byteAt(0), i32(backslash)), [...goToNext(found, search, 1), ...when(equals(byteAt(0), i32(quote)), leave(2))]),
+      ...when(endsWithin(2), leave(1)),
+      ...when(loadByte(byteAt(1), escapesAt), [...set(saved, add(get(saved), i32(1))), ...skip(2), ...again(1)]),
+      ...when(or(differs(byteAt(1), i32(letterU)), endsWithin(6)), leave(1)),
+      ...set(unit, or(or(hexDigit(2, 12), hexDigit(3, 8)), or(hexDigit(4, 4), hexDigit(5, 0)))),
+      ...when(or(isLess(get(unit), i32(0)), equals(and(get(unit), i32(0xf800)), i32(0xd800))), leave(1)),
+      // Six bytes written; one, two or three in UTF-8.
+      ...set(saved, add(add(get(saved), i32(3)), add(isBelow(get(unit), i32(0x800)), isBelow(get(unit), i32(0x80))))),
+      ...skip(6),
+      ...again(0),
+    ]),
+    ...store(i32(savedAt), 0, get(saved)),
+  ]);
 }

@@ -239,5 +239,3 @@ export class FleetEndpoint implements EndpointSnapshot {
     this.#loadChanged();
   }
 }
-
-export { type Added, type Load, noLoad } from './load.ts';

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { FleetEndpoint, Load } from './endpoint.ts';
+import type { FleetEndpoint } from './endpoint.ts';
+import type { Load } from './load.ts';
 import { FleetPool } from './fleet-view.ts';
 
 const one = '10.0.0.1:80';

@@ -1,4 +1,5 @@
-import { type Added, type FleetEndpoint, type Load, noLoad } from './endpoint.ts';
+import type { FleetEndpoint } from './endpoint.ts';
+import { type Added, type Load, noLoad } from './load.ts';
 
 /** A pool's endpoints, as far as load is told of them. */
 export interface EndpointIndex {
@@ -132,10 +133,7 @@ export class ForeignLoad {
     const entry = told.get(address) ?? this.#begin(told, address, pushes);
     if (endpoint === undefined || entry === undefined) return;
     addTo(endpoint.foreign, load, entry.load);
-    entry.load.requests = load.requests;
-    entry.load.promptTokens = load.promptTokens;
-    entry.load.requestsWaiting = load.requestsWaiting;
-    entry.load.uncachedTokensWaiting = load.uncachedTokensWaiting;
+    Object.assign(entry.load, load);
     if (!pushes) endpoint.guessFor(-1, entry.addedThen);
     entry.addedThen = endpoint.added.toAdded();
     if (!pushes) endpoint.guessFor(1, entry.addedThen);

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { EngineMetrics } from '../core/fleet-snapshot.ts';
-import { type Load, noLoad } from './endpoint.ts';
+import { type Load, noLoad } from './load.ts';
 import { FleetView } from './fleet-view.ts';
 import { Placements } from './placements.ts';
 import { type LoadEvent, SharedState } from './shared-state.ts';

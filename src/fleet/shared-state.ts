@@ -1,7 +1,8 @@
 import type { EngineMetrics } from '../core/fleet-snapshot.ts';
 import type { FleetView } from './fleet-view.ts';
 import type { CachedPrompt } from './cache-view.ts';
-import { type CapShare, type Load, noLoad } from './endpoint.ts';
+import type { CapShare } from './endpoint.ts';
+import { type Load, noLoad } from './load.ts';
 import type { HealthRow } from './health-row.ts';
 import type { Placements } from './placements.ts';
 

@@ -1,12 +1,10 @@
 import type { Added, Load } from './load.ts';
 
-/** Load that tells when it changes, so that whoever keeps sums of it knows that they are old. */
-export class WatchedLoad implements Load {
+/** Counts that tell when they change, so that whoever keeps sums of them knows that they are old. */
+abstract class Watched {
   readonly #changed: () => void;
   #requests = 0;
   #promptTokens = 0;
-  #requestsWaiting = 0;
-  #uncachedTokensWaiting = 0;
 
   constructor(changed: () => void) {
     this.#changed = changed;
@@ -30,13 +28,23 @@ export class WatchedLoad implements Load {
     this.#changed();
   }
 
+  protected changed(): void {
+    this.#changed();
+  }
+}
+
+/** What is in flight. */
+export class WatchedLoad extends Watched implements Load {
+  #requestsWaiting = 0;
+  #uncachedTokensWaiting = 0;
+
   get requestsWaiting(): number {
     return this.#requestsWaiting;
   }
 
   set requestsWaiting(requestsWaiting: number) {
     this.#requestsWaiting = requestsWaiting;
-    this.#changed();
+    this.changed();
   }
 
   get uncachedTokensWaiting(): number {
@@ -45,48 +53,19 @@ export class WatchedLoad implements Load {
 
   set uncachedTokensWaiting(uncachedTokensWaiting: number) {
     this.#uncachedTokensWaiting = uncachedTokensWaiting;
-    this.#changed();
+    this.changed();
   }
 
   /** As it is now. */
   toLoad(): Record<keyof Load, number> {
-    return {
-      requests: this.#requests,
-      promptTokens: this.#promptTokens,
-      requestsWaiting: this.#requestsWaiting,
-      uncachedTokensWaiting: this.#uncachedTokensWaiting,
-    };
+    const { requests, promptTokens, requestsWaiting, uncachedTokensWaiting } = this;
+    return { requests, promptTokens, requestsWaiting, uncachedTokensWaiting };
   }
 }
 
-/** The same for what was ever sent somewhere. */
-export class WatchedAdded implements Added {
-  readonly #changed: () => void;
-  #requests = 0;
-  #promptTokens = 0;
+/** What was ever sent somewhere. */
+export class WatchedAdded extends Watched implements Added {
   #uncachedTokens = 0;
-
-  constructor(changed: () => void) {
-    this.#changed = changed;
-  }
-
-  get requests(): number {
-    return this.#requests;
-  }
-
-  set requests(requests: number) {
-    this.#requests = requests;
-    this.#changed();
-  }
-
-  get promptTokens(): number {
-    return this.#promptTokens;
-  }
-
-  set promptTokens(promptTokens: number) {
-    this.#promptTokens = promptTokens;
-    this.#changed();
-  }
 
   get uncachedTokens(): number {
     return this.#uncachedTokens;
@@ -94,11 +73,12 @@ export class WatchedAdded implements Added {
 
   set uncachedTokens(uncachedTokens: number) {
     this.#uncachedTokens = uncachedTokens;
-    this.#changed();
+    this.changed();
   }
 
   /** As it is now. */
   toAdded(): Readonly<Added> {
-    return { requests: this.#requests, promptTokens: this.#promptTokens, uncachedTokens: this.#uncachedTokens };
+    const { requests, promptTokens, uncachedTokens } = this;
+    return { requests, promptTokens, uncachedTokens };
   }
 }

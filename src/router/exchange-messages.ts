@@ -1,5 +1,5 @@
 import type { EngineMetrics } from '../core/fleet-snapshot.ts';
-import type { Load } from '../fleet/endpoint.ts';
+import type { Load } from '../fleet/load.ts';
 import { type HealthRow, parseHealthFields, toHealthFields } from '../fleet/health-row.ts';
 import type { LoadEvent, PoolLoad } from '../fleet/shared-state.ts';
 import { parseMetricsRows, type ToldMetrics, toMetricsRows } from './metrics-rows.ts';

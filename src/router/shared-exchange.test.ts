@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { chatPool, compiled, seededDraw } from '../../test/integration/router-under-test.ts';
 import { type ModelledRouter, ModelledNetwork, type NetworkOptions } from '../../test/modelled-network.ts';
-import { noLoad } from '../fleet/endpoint.ts';
+import { noLoad } from '../fleet/load.ts';
 import { type FleetEndpoint, FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import type { HealthRow } from '../fleet/health-row.ts';

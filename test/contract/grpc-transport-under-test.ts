@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
 import { startGrpcJsTransport } from '../../src/extproc/grpc-js/server.ts';
-import type { CallListener, GrpcTransport, StartTransport, TransportOptions } from '../../src/extproc/grpc-transport.ts';
+import type { CallListener, GrpcServices, GrpcTransport, StartTransport, TransportOptions } from '../../src/extproc/grpc-transport.ts';
 import { startHttp2Transport } from '../../src/extproc/http2/server.ts';
 import { startLeanTransport } from '../../src/extproc/lean/server.ts';
 import type { ProcessingRequest, ProcessingResponse, StreamAccessLogsMessage } from '../../src/extproc/messages.ts';
@@ -23,6 +23,29 @@ export interface ServedTransport {
   readonly health: HealthImplementation;
   /** Ends the access-log streams that are open. */
   readonly endAccessLogs: () => void;
+}
+
+/** A free port in plain text, without limits. */
+export const unlimited: Omit<TransportOptions, 'services'> = {
+  address: '127.0.0.1:0',
+  socketMode: 0o660,
+  tls: undefined,
+  messageBytesMax,
+  connections: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
+  resetLimit: 'none',
+  onError: (error) => {
+    throw error;
+  },
+};
+
+/** Services of which external processing alone is there. */
+export function processAlone(openProcess: GrpcServices['openProcess']): GrpcServices {
+  return {
+    openProcess,
+    openAccessLog: () => ({ onMessage: () => undefined, onEnd: () => undefined, onCancelled: () => undefined }),
+    wantsAttributes: () => true,
+    addTo: () => undefined,
+  };
 }
 
 /**
@@ -73,15 +96,7 @@ export async function serveTransport(start: StartTransport, options: Partial<Tra
     };
   };
   const transport = await start({
-    address: '127.0.0.1:0',
-    socketMode: 0o660,
-    tls: undefined,
-    messageBytesMax,
-    connections: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
-    resetLimit: 'none',
-    onError: (error) => {
-      throw error;
-    },
+    ...unlimited,
     ...options,
     services: {
       openProcess,

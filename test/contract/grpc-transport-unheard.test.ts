@@ -3,7 +3,7 @@ import http2 from 'node:http2';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { GrpcTransport } from '../../src/extproc/grpc-transport.ts';
 import type { ProcessCall } from '../../src/extproc/stream.ts';
-import { bodyFrame, headersFrame, messageBytesMax, RawCall, RawConnection, startTransport } from './grpc-transport-under-test.ts';
+import { bodyFrame, headersFrame, processAlone, RawCall, RawConnection, startTransport, unlimited } from './grpc-transport-under-test.ts';
 
 /** What a stream's call said of itself at its end. */
 interface End {
@@ -20,32 +20,19 @@ describe.each(['lean', 'http2'] as const)('a call that is over on %s', (name) =>
     const ends: End[] = [];
     let messages = 0;
     transport = await startTransport[name]({
-      address: '127.0.0.1:0',
-      socketMode: 0o660,
-      tls: undefined,
-      messageBytesMax,
-      connections: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
-      resetLimit: 'none',
-      onError: (error) => {
-        throw error;
-      },
-      services: {
-        openProcess: (call) => ({
-          onMessage: () => {
-            messages += 1;
-            call.send({ request_body: { response: { body_mutation: { body: answer } } } });
-          },
-          // Node's client half-closes a stream before it resets it, as Envoy does, and both are seen where they come apart.
-          onEnd: () => {
-            ends.push({ unheard: call.isUnheard, peer: call.peer });
-            call.end();
-          },
-          onCancelled: () => void ends.push({ unheard: call.isUnheard, peer: call.peer }),
-        }),
-        openAccessLog: () => ({ onMessage: () => undefined, onEnd: () => undefined, onCancelled: () => undefined }),
-        wantsAttributes: () => true,
-        addTo: () => undefined,
-      },
+      ...unlimited,
+      services: processAlone((call) => ({
+        onMessage: () => {
+          messages += 1;
+          call.send({ request_body: { response: { body_mutation: { body: answer } } } });
+        },
+        // Node's client half-closes a stream before it resets it, as Envoy does, and both are seen where they come apart.
+        onEnd: () => {
+          ends.push({ unheard: call.isUnheard, peer: call.peer });
+          call.end();
+        },
+        onCancelled: () => void ends.push({ unheard: call.isUnheard, peer: call.peer }),
+      })),
     });
     return { port: transport.port, ends, messages: () => messages };
   }
@@ -101,34 +88,21 @@ describe('the end of what came at once, on lean', () => {
   async function serve(): Promise<{ port: number; happened: string[] }> {
     const happened: string[] = [];
     transport = await startTransport.lean({
-      address: '127.0.0.1:0',
-      socketMode: 0o660,
-      tls: undefined,
-      messageBytesMax,
-      connections: { keepaliveIntervalMs: 0, keepaliveTimeoutMs: 20_000, ageMsMax: 0, ageGraceMs: 0 },
-      resetLimit: 'none',
-      onError: (error) => {
-        throw error;
-      },
-      services: {
-        openProcess: (call) => ({
-          onMessage: () => {
-            happened.push('message');
-            call.send({ request_body: {} });
-            call.onceRead?.({
-              onRead: () => {
-                happened.push('read');
-                call.end();
-              },
-            });
-          },
-          onEnd: () => void happened.push('end'),
-          onCancelled: () => void happened.push('cancelled'),
-        }),
-        openAccessLog: () => ({ onMessage: () => undefined, onEnd: () => undefined, onCancelled: () => undefined }),
-        wantsAttributes: () => true,
-        addTo: () => undefined,
-      },
+      ...unlimited,
+      services: processAlone((call) => ({
+        onMessage: () => {
+          happened.push('message');
+          call.send({ request_body: {} });
+          call.onceRead?.({
+            onRead: () => {
+              happened.push('read');
+              call.end();
+            },
+          });
+        },
+        onEnd: () => void happened.push('end'),
+        onCancelled: () => void happened.push('cancelled'),
+      })),
     });
     return { port: transport.port, happened };
   }

@@ -40,11 +40,28 @@ async function setSlowFactor(slowFactor: number): Promise<void> {
   }
 }
 
-/** Messages from Envoy so far, of phases that had any. */
-async function messagesByPhase(): Promise<Record<string, number>> {
+/** What Fairlead counted so far. */
+interface Counts {
+  /** Messages from Envoy, by phase; of phases that had any. */
+  readonly messages: Readonly<Record<string, number>>;
+  readonly firstTokens: number;
+  readonly letGo: number;
+}
+
+async function count(): Promise<Counts> {
   const { text } = await fairlead.get('/metrics');
   const series = [...text.matchAll(/^fairlead_stream_messages_total\{phase="(\w+)"\} (\d+)$/gm)];
-  return Object.fromEntries(series.flatMap(([, phase = '', count]) => (Number(count) > 0 ? [[phase, Number(count)]] : [])));
+  return {
+    messages: Object.fromEntries(series.flatMap(([, phase = '', messages]) => (Number(messages) > 0 ? [[phase, Number(messages)]] : []))),
+    firstTokens: await fairlead.metric('fairlead_time_to_first_token_seconds_count'),
+    letGo: await fairlead.metric('fairlead_streams_closed_total', { ending: 'let-go' }),
+  };
+}
+
+async function countedSince(before: Counts): Promise<Counts> {
+  const { messages, firstTokens, letGo } = await count();
+  const since = Object.entries(messages).map(([phase, all]) => [phase, all - (before.messages[phase] ?? 0)] as const);
+  return { messages: Object.fromEntries(since.filter(([, some]) => some > 0)), firstTokens: firstTokens - before.firstTokens, letGo: letGo - before.letGo };
 }
 
 describe.each([
@@ -68,9 +85,7 @@ describe.each([
 
   it(`passes ${streams} streams at once whole, noticing each first token`, async () => {
     await setSlowFactor(slow);
-    const messagesBefore = await messagesByPhase();
-    const firstTokensBefore = await fairlead.metric('fairlead_time_to_first_token_seconds_count');
-    const letGoBefore = await fairlead.metric('fairlead_streams_closed_total', { ending: 'let-go' });
+    const before = await count();
 
     const open = await Promise.all(
       Array.from({ length: streams }, async (_, i) => {
@@ -126,14 +141,11 @@ describe.each([
     // Headers, the body of every second, one response chunk: as many as there have to be at least, which leaves none a second of anything.
     expect(stats['http.llm.ext_proc.stream_msgs_sent']).toBe(2.5 * streams);
     expect(stats['http.llm.ext_proc.stream_msgs_received']).toBe(2.5 * streams);
-    const messages = await messagesByPhase();
-    expect(Object.fromEntries(Object.entries(messages).map(([phase, count]) => [phase, count - (messagesBefore[phase] ?? 0)]))).toEqual({
-      request_headers: streams,
-      request_body: streams / 2,
-      response_body: streams,
+    expect(await countedSince(before)).toEqual({
+      messages: { request_headers: streams, request_body: streams / 2, response_body: streams },
+      firstTokens: streams,
+      letGo: streams,
     });
-    expect((await fairlead.metric('fairlead_time_to_first_token_seconds_count')) - firstTokensBefore).toBe(streams);
-    expect((await fairlead.metric('fairlead_streams_closed_total', { ending: 'let-go' })) - letGoBefore).toBe(streams);
     await expect.poll(() => fairlead.requestsInFlight(), { timeout: 5_000 }).toBe(0);
     expect(await fairlead.metric('fairlead_requests_released_total', { ending: 'expired' })).toBe(0);
   });
@@ -145,9 +157,7 @@ describe.each([
     const config = renderEnvoyConfig({ clusters: { chat: endpoints }, fairlead: [fairlead.address], gracefulClose, bodyMode, messageTimeoutMs: 20_000 });
     const own = await parts.add(startEnvoy({ config }));
     const ownClient = await parts.add(Promise.resolve(new HttpClient(own.url, streams)));
-    const firstTokensBefore = await fairlead.metric('fairlead_time_to_first_token_seconds_count');
-    const letGoBefore = await fairlead.metric('fairlead_streams_closed_total', { ending: 'let-go' });
-    const messagesBefore = await messagesByPhase();
+    const before = await count();
 
     const answers = await Promise.all(
       Array.from({ length: streams }, (_, i) => {
@@ -174,15 +184,8 @@ describe.each([
       'http.llm.ext_proc.spurious_msgs_received': 0,
       'http.llm.ext_proc.failure_mode_allowed': 0,
     });
-    const messages = await messagesByPhase();
-    expect(Object.fromEntries(Object.entries(messages).map(([phase, count]) => [phase, count - (messagesBefore[phase] ?? 0)]))).toMatchObject({
-      request_headers: streams,
-      request_body: streams,
-      response_body: 0,
-    });
-    expect((await fairlead.metric('fairlead_streams_closed_total', { ending: 'let-go' })) - letGoBefore).toBe(streams);
-    // The whole of an answer is no first token.
-    expect((await fairlead.metric('fairlead_time_to_first_token_seconds_count')) - firstTokensBefore).toBe(0);
+    // The whole of an answer is no first token, and is not shown.
+    expect(await countedSince(before)).toEqual({ messages: { request_headers: streams, request_body: streams }, firstTokens: 0, letGo: streams });
     await expect.poll(() => fairlead.requestsInFlight(), { timeout: 5_000 }).toBe(0);
     expect(await fairlead.metric('fairlead_requests_released_total', { ending: 'expired' })).toBe(0);
     expect(await fairlead.metric('fairlead_requests_released_total', { ending: 'not-proxied' })).toBe(0);

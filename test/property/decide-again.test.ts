@@ -13,7 +13,7 @@ import { bestMax, type DecisionInput, type Policy } from '../../src/core/policy.
 import type { PoolSnapshot } from '../../src/core/pool-snapshot.ts';
 import { rendezvousOrder } from '../../src/core/rendezvous.ts';
 import { noFacts } from '../../src/core/request-facts.ts';
-import type { Load } from '../../src/fleet/endpoint.ts';
+import type { Load } from '../../src/fleet/load.ts';
 import { type FleetPool, FleetView } from '../../src/fleet/fleet-view.ts';
 import { Reservations } from '../../src/fleet/reservations.ts';
 import { createDeadlineGuard, createResidencyGuard, createSaturationGuard } from '../../src/router/guards.ts';

@@ -7,7 +7,7 @@ import type { EndpointState, EngineMetrics } from '../../src/core/fleet-snapshot
 import { createAffinityHasher } from '../../src/core/hash.ts';
 import type { DecisionInput, Policy } from '../../src/core/policy.ts';
 import { noFacts, prefixBlockTokens } from '../../src/core/request-facts.ts';
-import { type Load, noLoad } from '../../src/fleet/endpoint.ts';
+import { type Load, noLoad } from '../../src/fleet/load.ts';
 import { FleetPool } from '../../src/fleet/fleet-view.ts';
 import { presets } from '../../src/strategies/presets.ts';
 import { registry } from '../../src/strategies/registry.ts';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { noLoad } from '../../src/fleet/endpoint.ts';
+import { noLoad } from '../../src/fleet/load.ts';
 import { FleetPool } from '../../src/fleet/fleet-view.ts';
 import { Reservations } from '../../src/fleet/reservations.ts';
 

@@ -1,5 +1,5 @@
 import { status as grpcStatus } from '@grpc/grpc-js';
-import type { AssemblyBuffers } from '../assembly-buffers.ts';
+import type { SpareBuffers } from '../spare-buffers.ts';
 import { Deframer, prefixBytes } from '../deframer.ts';
 import type { GrpcCall, Method } from '../grpc-call.ts';
 import { toCallFault } from '../grpc-status.ts';
@@ -23,8 +23,7 @@ export interface CallCarrier {
   readonly sender: Sender;
   readonly peer: StreamPeer;
   readonly messageBytesMax: number;
-  /** For messages that span pieces. */
-  readonly buffers: AssemblyBuffers;
+  readonly buffers: SpareBuffers;
   /** The call has sent its end, and needs nothing any more. */
   forget(streamId: number): void;
   /** So many bytes of DATA are no longer kept. */

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { status as grpcStatus } from '@grpc/grpc-js';
 import { ChurnMap } from '../../core/churn-map.ts';
-import type { AssemblyBuffers } from '../assembly-buffers.ts';
+import type { SpareBuffers } from '../spare-buffers.ts';
 import type { Method } from '../grpc-call.ts';
 import { isGrpc } from '../grpc-status.ts';
 import type { ConnectionLimits, ResetLimit } from '../grpc-transport.ts';
@@ -51,7 +51,7 @@ const noticePing = Buffer.from('leaving\0', 'latin1');
 export interface ConnectionSettings {
   readonly methods: ReadonlyMap<string, Method<unknown, unknown>>;
   readonly messageBytesMax: number;
-  readonly buffers: AssemblyBuffers;
+  readonly buffers: SpareBuffers;
   readonly limits: ConnectionLimits;
   readonly resetLimit: ResetLimit;
   /** Told of a bug of ours, which ended one connection. */
@@ -69,7 +69,7 @@ export class Connection implements FrameSink, CallCarrier {
   readonly #block = new HeaderBlock();
   readonly sender: Sender;
   readonly messageBytesMax: number;
-  readonly buffers: AssemblyBuffers;
+  readonly buffers: SpareBuffers;
   /** What its streams find out about the client, for one another. */
   readonly peer: StreamPeer = { honoursOverrides: false };
 
@@ -110,7 +110,7 @@ export class Connection implements FrameSink, CallCarrier {
     this.#settings = settings;
     this.messageBytesMax = settings.messageBytesMax;
     this.buffers = settings.buffers;
-    this.sender = new Sender(new FrameWriter(socket), () => this.#scheduleFlush());
+    this.sender = new Sender(new FrameWriter(socket, settings.buffers), () => this.#scheduleFlush());
     this.#clock = new ConnectionClock(settings.limits, {
       ping: () => this.#ping(),
       leave: () => this.leave(),

@@ -1,12 +1,10 @@
 import type { Socket } from 'node:net';
+import type { SpareBuffers } from '../spare-buffers.ts';
 import { answerBlock, okTrailersBlock } from './answer-headers.ts';
 import { type ErrorCode, Flag, frameHeadBytes, FrameType, type Setting } from './protocol.ts';
 
 /** What is sent is gathered in pieces of this size, in bytes. */
 const gatherBytes = 32_768;
-/** Pieces that the system has taken are used again, by all connections: so many wait for that. */
-const sparesMax = 32;
-const spares: Buffer[] = [];
 /** A gather buffer with less room is given up while the socket still needs what is in it. */
 const roomBytesMin = 2_048;
 
@@ -32,7 +30,9 @@ const okTrailersFrame = toTemplate(okTrailersBlock, Flag.END_HEADERS | Flag.END_
  */
 export class FrameWriter {
   readonly #socket: Socket;
-  #gather = takeSpare();
+  /** Pieces that the system has taken go back there. */
+  readonly #buffers: SpareBuffers;
+  #gather: Buffer;
   /** What is gathered and in no part yet: from here, */
   #from = 0;
   /** to here. */
@@ -45,8 +45,10 @@ export class FrameWriter {
   #handedBytes = 0;
   #owesTableSize = false;
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, buffers: SpareBuffers) {
     this.#socket = socket;
+    this.#buffers = buffers;
+    this.#gather = buffers.lend(gatherBytes);
   }
 
   /** Where the next byte goes, counted from the connection's beginning. */
@@ -171,7 +173,7 @@ export class FrameWriter {
       // The system has taken all.
       this.#from = 0;
       this.#at = 0;
-      for (const buffer of this.#full) if (spares.length < sparesMax) spares.push(buffer);
+      for (const buffer of this.#full) this.#buffers.takeBack(buffer);
     } else {
       this.#from = this.#at;
       if (this.#gather.length - this.#at < roomBytesMin) this.#renew();
@@ -242,12 +244,8 @@ export class FrameWriter {
   }
 
   #renew(): void {
-    this.#gather = takeSpare();
+    this.#gather = this.#buffers.lend(gatherBytes);
     this.#from = 0;
     this.#at = 0;
   }
-}
-
-function takeSpare(): Buffer {
-  return spares.pop() ?? Buffer.allocUnsafeSlow(gatherBytes);
 }

@@ -4,7 +4,7 @@ import type { GrpcTransport, TransportOptions } from '../grpc-transport.ts';
 import { listenOn, parseListenAddress } from '../listen-address.ts';
 import { toMethods } from '../served-methods.ts';
 import { toContextOptions } from '../tls-files.ts';
-import { AssemblyBuffers } from '../assembly-buffers.ts';
+import { SpareBuffers } from '../spare-buffers.ts';
 import { Connection, type ConnectionSettings } from './connection.ts';
 import { SharedReading } from './shared-reading.ts';
 
@@ -17,7 +17,7 @@ export async function startLeanTransport(options: TransportOptions): Promise<Grp
   const settings: ConnectionSettings = {
     methods: toMethods(options.services),
     messageBytesMax: options.messageBytesMax,
-    buffers: new AssemblyBuffers(),
+    buffers: new SpareBuffers(),
     limits: options.connections,
     resetLimit: options.resetLimit,
     onError: options.onError,

@@ -23,7 +23,7 @@ export class SharedReading {
   /**
    * Goes on with an accepted socket that was not read from yet (`pauseOnConnect`), by another one that reads as described; `onChunk` is told of
    * what it reads once it was resumed. The accepted one is destroyed with it, and is of no use otherwise. Where this Node has no such thing,
-   * returns the accepted one, whose `data` events have to be listened to.
+   * returns the accepted one, which is read by its `data` events.
    */
   takeOver(accepted: Socket, onChunk: (chunk: Buffer) => void): Socket {
     const given = accepted as unknown as AcceptedSocket;

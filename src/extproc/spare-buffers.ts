@@ -6,10 +6,10 @@ const largestKeptBytes = 4_194_304;
 const keptBytesMax = 8_388_608;
 
 /**
- * Lends buffers in which messages are put together, and takes them back. Made anew for each message, they would be most of all the memory that is
- * allocated where prompts are long, and V8 collects garbage by that.
+ * Lends buffers in which messages are put together that come, or gathered that go, and takes them back. Made anew for each message, they would be
+ * most of all the memory that is allocated where prompts are long, and V8 collects garbage by that.
  */
-export class AssemblyBuffers {
+export class SpareBuffers {
   /** By size: powers of two from the smallest on. */
   readonly #kept: Buffer[][] = [];
   #keptBytes = 0;
@@ -17,7 +17,7 @@ export class AssemblyBuffers {
   /** A buffer of at least so many bytes, with anything in it. */
   lend(bytes: number): Buffer {
     const size = sizeOf(bytes);
-    const found = size > largestKeptBytes ? undefined : this.#kept[rankOf(size)]?.pop();
+    const found = this.#kept[rankOf(size)]?.pop();
     if (found === undefined) return Buffer.allocUnsafeSlow(size);
     this.#keptBytes -= size;
     return found;
@@ -32,11 +32,12 @@ export class AssemblyBuffers {
   }
 }
 
+/** Beyond what is kept there is nothing to round up for. */
 function sizeOf(bytes: number): number {
+  if (bytes > largestKeptBytes) return bytes;
   let size = smallestBytes;
-  while (size < bytes && size <= largestKeptBytes) size *= 2;
-  // Beyond that nothing is kept, so there is nothing to round up for.
-  return Math.max(bytes, size > largestKeptBytes ? 0 : size);
+  while (size < bytes) size *= 2;
+  return size;
 }
 
 const rankOf = (size: number): number => Math.log2(size / smallestBytes);

@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { AssemblyBuffers } from './assembly-buffers.ts';
+import { SpareBuffers } from './spare-buffers.ts';
 
-describe('AssemblyBuffers', () => {
+describe('SpareBuffers', () => {
   it.each([0, 1, 16_384, 16_385, 262_144, 4_194_304, 4_194_305, 50_000_000])('lends at least what is asked for: %i', (bytes) => {
-    expect(new AssemblyBuffers().lend(bytes).length).toBeGreaterThanOrEqual(bytes);
+    expect(new SpareBuffers().lend(bytes).length).toBeGreaterThanOrEqual(bytes);
   });
 
   it('lends what came back, to one at a time', () => {
-    const buffers = new AssemblyBuffers();
+    const buffers = new SpareBuffers();
     const first = buffers.lend(200_000);
     buffers.takeBack(first);
     expect(buffers.lend(250_000)).toBe(first);
@@ -15,13 +15,13 @@ describe('AssemblyBuffers', () => {
   });
 
   it('lends no smaller one, and does not spend a large one on little', () => {
-    const buffers = new AssemblyBuffers();
+    const buffers = new SpareBuffers();
     for (const bytes of [16_384, 4_194_304]) buffers.takeBack(buffers.lend(bytes));
     expect(buffers.lend(20_000)).toHaveLength(32_768);
   });
 
   it('keeps neither one that is larger than prompts are, nor more than a few MB', () => {
-    const buffers = new AssemblyBuffers();
+    const buffers = new SpareBuffers();
     const large = buffers.lend(5_000_000);
     buffers.takeBack(large);
     expect(buffers.lend(5_000_000)).not.toBe(large);
