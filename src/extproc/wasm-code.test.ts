@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import {
   add,
   again,
@@ -41,6 +41,13 @@ function evaluate(expression: Code, a = 0, b = 0): number {
 }
 
 describe('code for WebAssembly', () => {
+  afterEach(() => void vi.unstubAllGlobals());
+
+  it('says what to do in a process that has none', () => {
+    vi.stubGlobal('WebAssembly', undefined);
+    expect(() => evaluate(i32(1))).toThrow(/--jitless/);
+  });
+
   it('writes constants of any size and sign', () => {
     const values = [0, 1, -1, 0x3f, 0x40, -0x40, -0x41, 0x1fff, 0x2000, -0x2000, -0x2001, 0x7fffffff, -0x80000000];
     expect(values.map((value) => evaluate(i32(value)))).toEqual(values);

@@ -91,8 +91,18 @@ export function createKernel<Name extends string>(functions: Readonly<Record<Nam
     ...section(7, list([[...text('memory'), 0x02, 0x00], ...named.map(([name], i) => [...text(name), 0x00, ...unsigned(i)])])),
     ...section(10, list(named.map(([, { locals, sixteens = 0, body }]) => sized([...list([[...unsigned(locals), 0x7f], [...unsigned(sixteens), 0x7b]]), ...body, 0x0b])))),
   ];
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from(bytes)));
+  const { exports } = instantiate(Uint8Array.from(bytes));
   return { functions: exports as Kernel<Name>['functions'], memory: (exports['memory'] as { readonly buffer: ArrayBuffer }).buffer };
+}
+
+/** Throws an error that names cause and cure where this process cannot run it. */
+function instantiate(bytes: Uint8Array): { readonly exports: Readonly<Record<string, unknown>> } {
+  try {
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes));
+  } catch (error) {
+    const cause = error instanceof Error ? error.message : String(error);
+    throw new Error(`Bodies are read by WebAssembly, which cannot be used here (${cause}): run Node without --jitless, and without a limit of address space (ulimit -v).`, { cause: error });
+  }
 }
 
 const sized = (code: Code): Code => [...unsigned(code.length), ...code];
