@@ -1,6 +1,6 @@
 import { loadConfig } from '../../src/config/load.ts';
 import { noFacts, prefixBlockTokens, type RequestFacts } from '../../src/core/request-facts.ts';
-import type { Load } from '../../src/fleet/endpoint.ts';
+import type { Load } from '../../src/fleet/load.ts';
 import { type FleetPool, FleetView } from '../../src/fleet/fleet-view.ts';
 import { createMemoryExchange } from '../../src/router/memory-exchange.ts';
 import type { Clock } from '../../src/router/ports.ts';
