@@ -1,6 +1,7 @@
 import { ChurnMap } from '../core/churn-map.ts';
 import type { LatencySnapshot } from '../core/fleet-snapshot.ts';
 import { keptMax, LastTimes } from './last-times.ts';
+import { TimedRing } from './timed-ring.ts';
 
 /** What became of a request, as far as its endpoint is judged by it. */
 export type RequestOutcome =
@@ -39,7 +40,8 @@ const tpotMsMin = 0.2;
 export class LatencyWindow {
   readonly #ttfts = new LastTimes();
   readonly #tpots = new LastTimes();
-  readonly #endings: { readonly atMs: number; readonly failed: boolean }[] = [];
+  /** 1: failed, 0: not. */
+  readonly #endings = new TimedRing(keptMax);
   #failed = 0;
   /** First tokens of requests that are not over: those that count not yet, in the order in which they came, and those that do. */
   readonly #doubted = new ChurnMap<string, { readonly ms: number; readonly atMs: number }>();
@@ -125,11 +127,11 @@ export class LatencyWindow {
     const staleMs = nowMs - ageMsMax;
     this.#ttfts.dropUntil(staleMs);
     this.#tpots.dropUntil(staleMs);
-    while ((this.#endings[0]?.atMs ?? Infinity) <= staleMs) this.#dropEnding();
+    while (this.#endings.oldestMs <= staleMs) this.#dropEnding();
 
-    const oldestMs = Math.min(this.#ttfts.oldestMs, this.#tpots.oldestMs, this.#endings[0]?.atMs ?? Infinity);
+    const oldestMs = Math.min(this.#ttfts.oldestMs, this.#tpots.oldestMs, this.#endings.oldestMs);
     this.#cachedUntilMs = Math.min(oldestMs + ageMsMax, (this.#doubted.oldest?.atMs ?? Infinity) + doubtMs);
-    const endings = this.#endings.length;
+    const endings = this.#endings.count;
     this.#cached =
       this.#ttfts.count === 0 && endings === 0
         ? undefined
@@ -146,13 +148,13 @@ export class LatencyWindow {
   }
 
   #end(failed: boolean, atMs: number): void {
-    this.#endings.push({ atMs, failed });
+    if (this.#endings.isFull) this.#dropEnding();
+    this.#endings.add(failed ? 1 : 0, atMs);
     if (failed) this.#failed += 1;
-    if (this.#endings.length > keptMax) this.#dropEnding();
   }
 
   #dropEnding(): void {
-    if (this.#endings.shift()?.failed === true) this.#failed -= 1;
+    this.#failed -= this.#endings.dropOldest();
   }
 }
 
