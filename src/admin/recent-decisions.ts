@@ -29,7 +29,7 @@ const endpointsMax = 100_000;
  * Where more than this come in a second, and have for a while, some are kept and the others passed over: what is kept for a moment under full
  * load has grown old by the time it goes, and to collect it then costs more than to decide did.
  */
-const keptPerSecond = 100;
+const keptPerSecond = 25;
 
 interface Entry {
   readonly timeMs: number;
