@@ -55,7 +55,9 @@ export interface CaseResult {
 export interface Bench {
   readonly generator: LoadGenerator;
   readonly processors: readonly ProcessorName[];
+  /** Rounds in which CPU is measured, and those in which latency is. */
   readonly repeats: number;
+  readonly latencyRepeats: number;
   readonly runMs: number;
   /** Before it is measured, each processor gets this many requests, or so many seconds of load if that is over first. */
   readonly warmUp: { readonly requests: number; readonly seconds: number };
@@ -99,7 +101,7 @@ export async function measureCase(benchCase: BenchCase, bench: Bench): Promise<C
     // Compilers and caches come to rest first.
     for (const contestant of contestants) await warmUp(contestant, bench, requests);
     for (let round = 0; round < bench.repeats; round += 1) {
-      for (const contestant of contestants) contestant.cpu.push(await measureCpu(contestant, bench, requests));
+      for (const contestant of inTurn(contestants, round)) contestant.cpu.push(await measureCpu(contestant, bench, requests));
     }
     const unprocessed = benchCase.latency && bench.measureLatency ? await measureLatencies(contestants, bench, requests) : [];
     const processors: ProcessorResult[] = [];
@@ -114,6 +116,11 @@ export async function measureCase(benchCase: BenchCase, bench: Bench): Promise<C
     // Gateways first: each was started after its processor.
     for (const part of started.reverse()) await part.stop();
   }
+}
+
+/** There and back, so that none is always the first or the last of its round. */
+function inTurn<T>(all: readonly T[], round: number): readonly T[] {
+  return round % 2 === 0 ? all : all.toReversed();
 }
 
 function closedLoop(bench: Bench, requests: readonly RequestTemplate[]): { pathname: string; requests: readonly RequestTemplate[]; connections: number; thinkMs: number } {
@@ -160,9 +167,9 @@ async function measureLatencies(contestants: readonly Contestant[], bench: Bench
   const unprocessed: LatencySample[] = [];
   if (base === undefined) return unprocessed;
   bench.say(`  latency at ${rate.toFixed(0)} requests/s`);
-  for (let round = 0; round < bench.repeats; round += 1) {
+  for (let round = 0; round < bench.latencyRepeats; round += 1) {
     unprocessed.push(toLatency(await bench.generator.run({ ...paced, origin: base.gateway.url, pathname: unprocessedPrefix + pathname }), 0));
-    for (const { gateway, latency } of contestants) {
+    for (const { gateway, latency } of inTurn(contestants, round)) {
       const before = await gateway.counts();
       const result = await bench.generator.run({ ...paced, origin: gateway.url, pathname });
       await sleep(settleMs);
