@@ -2,14 +2,14 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ChurnMap } from './churn-map.ts';
 
-type Step = readonly ['set', key: string | number, value: number] | readonly ['delete', key: string | number];
+type Step = readonly ['set', key: string | number, value: number] | readonly ['delete' | 'take', key: string | number];
 
 describe('ChurnMap', () => {
   it('does as a Map does, in the same order', () => {
     const key = fc.oneof(fc.nat(40), fc.nat(40).map((n) => `router.${n}`), fc.string({ maxLength: 3 }));
     const step: fc.Arbitrary<Step> = fc.oneof(
       fc.tuple(fc.constant('set' as const), key, fc.nat()),
-      fc.tuple(fc.constant('delete' as const), key),
+      fc.tuple(fc.constantFrom('delete' as const, 'take' as const), key),
     );
     fc.assert(
       fc.property(fc.array(step, { maxLength: 300 }), (steps) => {
@@ -19,6 +19,9 @@ describe('ChurnMap', () => {
           if (taken[0] === 'set') {
             ours.set(taken[1], taken[2]);
             theirs.set(taken[1], taken[2]);
+          } else if (taken[0] === 'take') {
+            expect(ours.take(taken[1])).toBe(theirs.get(taken[1]));
+            theirs.delete(taken[1]);
           } else {
             expect(ours.delete(taken[1])).toBe(theirs.delete(taken[1]));
           }

@@ -42,13 +42,13 @@ export class ChurnMap<K extends string | number, V> {
 
   /** A key that is there already keeps its place in the order. */
   set(key: K, value: V): void {
-    const known = this.#find(key);
+    if (this.#size >= this.#buckets.length) this.#grow();
+    const at = this.#bucketOf(key);
+    const known = this.#findIn(at, key);
     if (known !== undefined) {
       known.value = value;
       return;
     }
-    if (this.#size >= this.#buckets.length) this.#grow();
-    const at = this.#bucketOf(key);
     const entry: Entry<K, V> = { key, value, chain: this.#buckets[at], before: this.#last, after: undefined };
     this.#buckets[at] = entry;
     if (this.#last === undefined) this.#first = entry;
@@ -59,6 +59,14 @@ export class ChurnMap<K extends string | number, V> {
 
   /** Whether it was there. */
   delete(key: K): boolean {
+    const { size } = this;
+    this.take(key);
+    return this.size < size;
+  }
+
+  /** Removes what is there and returns it. */
+  take(key: K): V | undefined {
+    if (this.#size === 0) return undefined;
     const at = this.#bucketOf(key);
     let previous: Entry<K, V> | undefined;
     let entry = this.#buckets[at];
@@ -66,7 +74,8 @@ export class ChurnMap<K extends string | number, V> {
       previous = entry;
       entry = entry.chain;
     }
-    if (entry === undefined) return false;
+    if (entry === undefined) return undefined;
+    const { value } = entry;
     if (previous === undefined) this.#buckets[at] = entry.chain;
     else previous.chain = entry.chain;
     if (entry.before === undefined) this.#first = entry.after;
@@ -78,7 +87,7 @@ export class ChurnMap<K extends string | number, V> {
     entry.after = undefined;
     entry.value = undefined;
     this.#size -= 1;
-    return true;
+    return value;
   }
 
   /** Shows one after the other, oldest first, until `visit` returns false. Meanwhile none but the one that is shown may be deleted. */
@@ -101,8 +110,13 @@ export class ChurnMap<K extends string | number, V> {
     return values;
   }
 
+  /** Many are asked for who are not there, of a map that holds nothing: no key has to be looked at for that. */
   #find(key: K): Entry<K, V> | undefined {
-    let entry = this.#buckets[this.#bucketOf(key)];
+    return this.#size === 0 ? undefined : this.#findIn(this.#bucketOf(key), key);
+  }
+
+  #findIn(bucket: number, key: K): Entry<K, V> | undefined {
+    let entry = this.#buckets[bucket];
     while (entry !== undefined && entry.key !== key) entry = entry.chain;
     return entry;
   }

@@ -25,11 +25,13 @@ export function toRank(address: string): number | undefined {
 /**
  * What Envoy may be told, of ids in order of preference: the first, and as fall-backs those that the first one's rank header fits too,
  * since a retry carries the same headers. Where the first has a rank, that is the same rank elsewhere (an endpoint without ranks is one
- * rank, 0); where it has none, any other endpoint, once. No `ip:port` comes twice.
+ * rank, 0); where it has none, any other endpoint, once. No `ip:port` comes twice, where no id does.
  */
 export function toTellable(addresses: readonly string[], max: number): readonly string[] {
   const [first] = addresses;
   if (first === undefined) return [];
+  // Endpoints without ranks are told apart by their ids.
+  if (!addresses.some(namesRank)) return addresses.slice(0, max);
   const rank = toRank(first);
   const tellable: string[] = [];
   for (const address of addresses) {
@@ -39,6 +41,10 @@ export function toTellable(addresses: readonly string[], max: number): readonly 
     if (!isTold(tellable, toHostPort(address))) tellable.push(address);
   }
   return tellable;
+}
+
+function namesRank(address: string): boolean {
+  return address.includes('#');
 }
 
 function isTold(told: readonly string[], hostPort: string): boolean {

@@ -76,10 +76,9 @@ export class LatencyWindow {
 
   /** A request is over. */
   ended(lease: string, outcome: RequestOutcome, nowMs: number): void {
-    const doubted = this.#doubted.get(lease);
-    const hadToken = doubted !== undefined || this.#believed.has(lease);
-    this.#doubted.delete(lease);
-    this.#believed.delete(lease);
+    const doubted = this.#doubted.take(lease);
+    const believed = this.#believed.take(lease);
+    const hadToken = doubted !== undefined || believed !== undefined;
     switch (outcome.kind) {
       case 'answered':
       case 'given-up': {

@@ -94,9 +94,8 @@ export class Reservations {
 
   /** The request is over; `answered`: in full. Returns the reservation the first time, undefined ever after. */
   release(lease: string, nowMs: number, answered = false): Reservation | undefined {
-    const held = this.#byLease.get(lease);
+    const held = this.#byLease.take(lease);
     if (held === undefined) return undefined;
-    this.#byLease.delete(lease);
     // An answer in one piece has its first token with its last.
     if (!held.aside) this.#uncount(held, nowMs, answered && held.streams === false);
     return held;

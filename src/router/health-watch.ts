@@ -257,8 +257,7 @@ export class HealthWatch {
   /** A request is over; `judgements`: what that says of the endpoints it touched. */
   ended({ lease, pool }: Reservation, completion: Completion, judgements: readonly Judgement[]): void {
     const nowMs = this.#options.clock.nowMs();
-    const expected = this.#expected.get(lease);
-    this.#expected.delete(lease);
+    const expected = this.#expected.take(lease);
     for (const { endpoint, outcome } of judgements) {
       const { breaker } = endpoint.health;
       if (outcome.kind === 'unknown' || outcome.kind === 'given-up') {

@@ -48,7 +48,7 @@ export function measureEnd(held: Reservation, completion: Completion, judgements
 
 /** Envoy tells no data-parallel rank: it is the chosen one's, which the request carries wherever it goes. */
 function toServer({ pool, endpoint: chosen }: Reservation, servedBy: string | undefined): FleetEndpoint | undefined {
-  if (servedBy === undefined || servedBy === toHostPort(chosen.address)) return chosen;
+  if (servedBy === undefined || servedBy === chosen.address || servedBy === toHostPort(chosen.address)) return chosen;
   return pool.endpoint(toRankAddress(servedBy, toRank(chosen.address) ?? 0)) ?? pool.endpoint(servedBy);
 }
 

@@ -240,12 +240,16 @@ export class Router {
       };
       // A request that was reported over meanwhile (or expired) is not counted a second time: nobody would end it.
       if (over) return routed;
-      this.#reservations.reserve(lease, fleetPool, endpoint, routed, nowMs);
+      const held = this.#reservations.reserve(lease, fleetPool, endpoint, routed, nowMs);
       if (pool.observeFirstToken) this.#firstTokens.expect(pool.name);
-      this.#provisional.set(lease, { routed, facts, key, final: !provisional, readFor });
-      if (needsPlace) return routed;
-      this.#leavePlace(lease);
-      if (!provisional) this.confirm(lease);
+      const pending: Pending = { routed, facts, key, final: !provisional, readFor };
+      if (!needsPlace) this.#leavePlace(lease);
+      if (provisional || needsPlace) {
+        this.#provisional.set(lease, pending);
+      } else {
+        this.#provisional.delete(lease);
+        this.#confirm(pending, held);
+      }
       return routed;
     }
     return this.#refuse(code ?? (without === undefined ? 'no_ready_endpoint' : 'overloaded'), earlier, provisional, account);
@@ -311,10 +315,11 @@ export class Router {
 
   /** A provisional decision stands: counts it, remembers where the session went, tells the other routers. Idempotent. */
   confirm(lease: string): void {
-    const pending = this.#provisional.get(lease);
-    if (pending === undefined) return;
-    this.#provisional.delete(lease);
-    const { routed, key, facts } = pending;
+    const pending = this.#provisional.take(lease);
+    if (pending !== undefined) this.#confirm(pending, this.#reservations.find(lease));
+  }
+
+  #confirm({ routed, key, facts }: Pending, held: Reservation | undefined): void {
     const pool = routed.pool.name;
     const { promptTokens, uncachedTokens } = routed;
     const address = routed.addresses[0] ?? '';
@@ -332,7 +337,6 @@ export class Router {
     }
     const cached = wantsCache(routed.pool) ? { keyId: key?.id, prefixHashes: facts.prefixHashes } : undefined;
     if (cached !== undefined) fleetPool?.cache.note(address, { ...cached, promptTokens });
-    const held = this.#reservations.find(lease);
     if (held !== undefined) this.#options.health?.dispatched(held, facts.stream);
     this.#firstDispatchMs ??= this.#options.clock.nowMs();
     this.#options.events.decided(routed);
