@@ -20,8 +20,11 @@ function routed(): Routed {
 /** The answer at the other end of the wire, the same by both codecs. */
 function sent(answer: ProcessingResponse): ProcessingResponse {
   const generic = decodeProcessingResponse(encodeProcessingResponse(answer));
-  const { head, tail = Buffer.alloc(0) } = encodeLean(answer);
-  expect(decodeProcessingResponse(Buffer.concat([head, tail]))).toEqual(generic);
+  // Twice: of an answer that is like one before, only the lease is written anew.
+  for (const prefixBytes of [0, 5, 5]) {
+    const { head, tail = Buffer.alloc(0) } = encodeLean(answer, prefixBytes);
+    expect(decodeProcessingResponse(Buffer.concat([head, tail]).subarray(prefixBytes))).toEqual(generic);
+  }
   return generic;
 }
 
@@ -42,6 +45,26 @@ describe('a decision', () => {
     expect(structString(fields?.['fairlead']?.structValue, 'lease')).toBe('r1.1');
     expect(structString(fields?.['fairlead']?.structValue, 'pool')).toBe('embed');
     expect(answer.mode_override).toBeUndefined();
+  });
+
+  it('is told each time with its own lease, mode and phase, whatever was sent before', () => {
+    const decided = routed();
+    const modes = [undefined, { response_body_mode: 1 }, { response_body_mode: 2 }];
+    const leases = ['r1.1', 'r1.2', 'r1.33', 'r1.44', 'router-é.5', 'router-é.6', ''];
+    for (let round = 0; round < 3; round += 1) {
+      for (const lease of leases) {
+        for (const mode of modes) {
+          const { dynamic_metadata: metadata, mode_override: override } = sent(writer.routedHeaders({ ...decided, lease }, mode));
+          expect(structString(metadata?.fields?.['fairlead']?.structValue, 'lease')).toBe(lease);
+          expect(override?.response_body_mode).toBe(mode?.response_body_mode);
+          expect(sent(writer.passHeaders(mode)).mode_override?.response_body_mode).toBe(mode?.response_body_mode);
+        }
+        expect(structString(sent(writer.routedBody({ ...decided, lease })).dynamic_metadata?.fields?.['fairlead']?.structValue, 'lease')).toBe(lease);
+        // What is more than that is not taken for it.
+        const refused = sent({ ...writer.routedHeaders({ ...decided, lease }, undefined), ...writer.refuse(toRefusal('overloaded')) });
+        expect(refused.immediate_response?.status?.code).toBe(429);
+      }
+    }
   });
 
   it.each([

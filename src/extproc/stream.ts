@@ -23,6 +23,7 @@ import {
   type ProcessingResponse,
 } from './messages.ts';
 import type { IssuedSession, SessionCookies } from './session-cookie.ts';
+import { sharedMode } from './shared-modes.ts';
 import { readServedEndpoint, readSubsetHint } from './subset-hint.ts';
 
 /** The gRPC call as a stream sees it, whatever server carries it. */
@@ -800,7 +801,7 @@ export class ProcessStream implements BatchReader {
     this.#awaitsResponseHeaders = wantsHeaders;
     if (requestMode === this.#requestMode && !wantsFirstToken && !wantsHeaders) return undefined;
     const responseRest = this.#responseMode === BodySendMode.NONE ? HeaderSendMode.SKIP : HeaderSendMode.DEFAULT;
-    return {
+    return sharedMode({
       request_header_mode: HeaderSendMode.DEFAULT,
       request_body_mode: requestMode,
       // Once decided, trailers tell nothing. Before that, they may be all that comes: as configured.
@@ -808,7 +809,7 @@ export class ProcessStream implements BatchReader {
       response_header_mode: wantsHeaders ? HeaderSendMode.SEND : responseRest,
       response_body_mode: wantsFirstToken ? BodySendMode.STREAMED : this.#responseMode,
       response_trailer_mode: responseRest,
-    };
+    });
   }
 
   /** Whether the first token is wanted: by the pool chosen, or, while none is, by any. */

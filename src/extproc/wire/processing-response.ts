@@ -16,7 +16,7 @@ import type {
   TrailersResponse,
   Value,
 } from '../messages.ts';
-import { LeaseMetadata, ownNamespace, PreparedResponse } from './prepared-answer.ts';
+import { LeaseMetadata, ownNamespace, PreparedResponse, type SentAnswer } from './prepared-answer.ts';
 import { type Encoded, WireWriter } from './writer.ts';
 
 // envoy/service/ext_proc/v3/external_processor.proto, from back to front: see WireWriter. Fields may stand in any order, so what can hold a
@@ -30,6 +30,82 @@ const writer = new WireWriter();
  * was sent.
  */
 export function encodeProcessingResponse(message: ProcessingResponse, prefixBytes = 0): Encoded {
+  const response = repeatable(message);
+  if (response === undefined) return encode(message, prefixBytes);
+  const repeated = repeat(message, response, prefixBytes);
+  if (repeated !== undefined) return repeated;
+  const encoded = encode(message, prefixBytes);
+  keep(message, response, encoded.head, prefixBytes);
+  return encoded;
+}
+
+/** Answers kept of one response: for two phases, with and without `mode_override`, and leases of a few lengths. */
+const sentMax = 16;
+
+/** The response of an answer that is nothing beside a prepared response, its metadata and a `mode_override`; undefined: it is more, or something else. */
+function repeatable(message: ProcessingResponse): PreparedResponse | undefined {
+  const { request_headers: headers, request_body: body, dynamic_metadata: metadata } = message;
+  const response = (headers ?? body)?.response;
+  if (!(response instanceof PreparedResponse) || (headers !== undefined && body !== undefined)) return undefined;
+  if (metadata !== undefined && !(metadata instanceof LeaseMetadata)) return undefined;
+  const isMore =
+    message.request_trailers !== undefined ||
+    message.response_headers !== undefined ||
+    message.response_body !== undefined ||
+    message.response_trailers !== undefined ||
+    message.immediate_response !== undefined ||
+    message.override_message_timeout !== undefined;
+  return isMore ? undefined : response;
+}
+
+/** The answer as it was sent before, with another lease; undefined: none was, or not with such a lease. */
+function repeat(message: ProcessingResponse, { sent }: PreparedResponse, prefixBytes: number): Encoded | undefined {
+  const { metadata, lease } = leaseOf(message);
+  const phase = phaseOf(message);
+  for (const answer of sent) {
+    if (answer.metadata !== metadata || answer.leaseBytes !== lease.length || answer.mode !== message.mode_override) continue;
+    if (answer.phase !== phase || answer.prefixBytes !== prefixBytes) continue;
+    const head = Buffer.allocUnsafe(answer.bytes.length);
+    head.set(answer.bytes);
+    return putAscii(head, answer.leaseAt, lease) ? { head, tail: undefined } : undefined;
+  }
+  return undefined;
+}
+
+function keep(message: ProcessingResponse, { sent }: PreparedResponse, encoded: Buffer, prefixBytes: number): void {
+  const { metadata, lease } = leaseOf(message);
+  if (Buffer.byteLength(lease) !== lease.length) return;
+  if (sent.length === sentMax) sent.shift();
+  sent.push({
+    phase: phaseOf(message),
+    mode: message.mode_override,
+    metadata,
+    prefixBytes,
+    bytes: Buffer.from(encoded),
+    leaseAt: encoded.length - leaseEnd - lease.length,
+    leaseBytes: lease.length,
+  });
+}
+
+function leaseOf({ dynamic_metadata: metadata }: ProcessingResponse): { readonly metadata: SentAnswer['metadata']; readonly lease: string } {
+  return metadata instanceof LeaseMetadata ? { metadata: metadata.prepared, lease: metadata.lease } : { metadata: undefined, lease: '' };
+}
+
+function phaseOf(message: ProcessingResponse): SentAnswer['phase'] {
+  return message.request_headers === undefined ? 'request_body' : 'request_headers';
+}
+
+/** False: the text is not ASCII. */
+function putAscii(bytes: Buffer, at: number, text: string): boolean {
+  for (let i = 0; i < text.length; i += 1) {
+    const code = text.charCodeAt(i);
+    if (code >= 0x80) return false;
+    bytes[at + i] = code;
+  }
+  return true;
+}
+
+function encode(message: ProcessingResponse, prefixBytes: number): Encoded {
   // What an encoding that threw left behind.
   writer.reset();
   writePhase(message);
@@ -209,6 +285,9 @@ function writeEntries({ fields }: Struct): void {
   }
 }
 
+/** Bytes after the lease in what was encoded last. */
+let leaseEnd = 0;
+
 function writeLeaseMetadata(tag: number, { prepared, lease }: LeaseMetadata): void {
   const end = writer.mark();
   const own = writer.mark();
@@ -217,6 +296,7 @@ function writeLeaseMetadata(tag: number, { prepared, lease }: LeaseMetadata): vo
   writer.fields(prepared.encodedTold);
   const entry = writer.mark();
   const text = writer.mark();
+  leaseEnd = text;
   writer.string(26, lease);
   writer.close(18, text);
   writer.string(10, 'lease');
