@@ -19,8 +19,8 @@ export interface CachedPrompt {
 /** A session's prompt at one endpoint, and which of the endpoint's caches it was sent to. */
 interface Visit {
   readonly address: string;
-  readonly tokens: number;
-  readonly generation: number;
+  tokens: number;
+  generation: number;
 }
 
 /** An endpoint's blocks, and the number by which the pool's `BlockHolders` knows it. */
@@ -97,10 +97,21 @@ export class CacheView {
     if (prefixHashes.length > 0) blocks.touchAll(prefixHashes);
     else if (distinct !== undefined) blocks.touch(distinct.block);
     if (keyId === undefined) return;
-    const others = session?.visits.filter((visit) => visit.address !== address) ?? [];
-    const visit = { address, tokens: promptTokens, generation };
-    this.#sessions ??= new LRUCache({ max: sessionsMax });
-    this.#sessions.set(keyId, { visits: [visit, ...others].slice(0, visitsMax), distinct });
+    if (session === undefined) {
+      this.#sessions ??= new LRUCache({ max: sessionsMax });
+      this.#sessions.set(keyId, { visits: [{ address, tokens: promptTokens, generation }], distinct });
+      return;
+    }
+    session.distinct = distinct;
+    const [latest] = session.visits;
+    if (latest?.address === address) {
+      // It is where it was, as nearly always: nothing is made anew, which would be old before it goes.
+      latest.tokens = promptTokens;
+      latest.generation = generation;
+      return;
+    }
+    const others = session.visits.filter((visit) => visit.address !== address);
+    session.visits = [{ address, tokens: promptTokens, generation }, ...others].slice(0, visitsMax);
   }
 
   /** Tokens of a prompt that endpoints are believed to hold, by address; of every prompt at least one token is left to compute. */

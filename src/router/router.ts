@@ -221,6 +221,7 @@ export class Router {
       const addresses = this.#toTellable(fleetPool, endpoint, decision);
       const needsPlace = this.#options.exchange.caps !== undefined && endpoint.requestsMax !== undefined;
       const uncachedTokens = promptTokens - (cachedTokens.get(endpoint.address) ?? 0);
+      const decidedMs = clock.nowMs();
       const routed: Routed = {
         kind: 'route',
         lease,
@@ -234,7 +235,7 @@ export class Router {
         uncachedTokens,
         streams: facts.stream,
         needsPlace,
-        decisionMs: clock.nowMs() - nowMs,
+        decisionMs: decidedMs - nowMs,
         chance,
         account,
       };
@@ -248,7 +249,7 @@ export class Router {
         this.#provisional.set(lease, pending);
       } else {
         this.#provisional.delete(lease);
-        this.#confirm(pending, held);
+        this.#confirm(pending, held, decidedMs);
       }
       return routed;
     }
@@ -316,10 +317,10 @@ export class Router {
   /** A provisional decision stands: counts it, remembers where the session went, tells the other routers. Idempotent. */
   confirm(lease: string): void {
     const pending = this.#provisional.take(lease);
-    if (pending !== undefined) this.#confirm(pending, this.#reservations.find(lease));
+    if (pending !== undefined) this.#confirm(pending, this.#reservations.find(lease), this.#options.clock.nowMs());
   }
 
-  #confirm({ routed, key, facts }: Pending, held: Reservation | undefined): void {
+  #confirm({ routed, key, facts }: Pending, held: Reservation | undefined, nowMs: number): void {
     const pool = routed.pool.name;
     const { promptTokens, uncachedTokens } = routed;
     const address = routed.addresses[0] ?? '';
@@ -338,10 +339,10 @@ export class Router {
     const cached = wantsCache(routed.pool) ? { keyId: key?.id, prefixHashes: facts.prefixHashes } : undefined;
     if (cached !== undefined) fleetPool?.cache.note(address, { ...cached, promptTokens });
     if (held !== undefined) this.#options.health?.dispatched(held, facts.stream);
-    this.#firstDispatchMs ??= this.#options.clock.nowMs();
+    this.#firstDispatchMs ??= nowMs;
     this.#options.events.decided(routed);
     this.#options.decisions?.decided(routed);
-    fleetPool?.unheard.sent(this.#options.clock.nowMs());
+    fleetPool?.unheard.sent(nowMs);
     this.#options.exchange.publish({ kind: 'dispatch', pool, address, promptTokens, uncachedTokens, placement, cached });
   }
 
