@@ -14,6 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
+import { endChildrenOnSignal } from '../lab/child-process.ts';
 import { startRedis } from '../lab/redis-process.ts';
 import { loadConfig } from '../src/config/load.ts';
 import { describeMachine, resultsFolder, writeResults } from './result-file.ts';
@@ -186,6 +187,7 @@ function isSaturated({ pushDelayMs, dropped }: Row): boolean {
 }
 
 const numbers = (text: string): number[] => text.split(',').map(Number);
+endChildrenOnSignal();
 const redis = await startRedis();
 const client = new Redis(redis.port);
 const lines: string[] = [];

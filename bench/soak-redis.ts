@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Client, type ClientWritableStream, credentials } from '@grpc/grpc-js';
 import { Redis } from 'ioredis';
+import { endChildrenOnSignal } from '../lab/child-process.ts';
 import { type FairleadProcess, startFairlead } from '../lab/fairlead-process.ts';
 import { readResidentMb } from '../lab/process-usage.ts';
 import { startRedis } from '../lab/redis-process.ts';
@@ -110,6 +111,7 @@ class EnvoySide {
 }
 
 let ending = false;
+endChildrenOnSignal();
 const redis = await startRedis();
 const monitor = new Redis(redis.port);
 const fairleads: FairleadProcess[] = [];

@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
-import { runProgram } from '../lab/child-process.ts';
+import { endChildrenOnSignal, runProgram } from '../lab/child-process.ts';
 import { type FairleadProcess, startFairlead } from '../lab/fairlead-process.ts';
 import { readCpuUs, readLoadAverage } from '../lab/process-usage.ts';
 import { startRedis } from '../lab/redis-process.ts';
@@ -191,6 +191,7 @@ async function main({ repeats, seconds, state: kind, out }: Options): Promise<vo
   await writeResults(out, summary);
 }
 
+endChildrenOnSignal();
 await new Command('bench:workers')
   .option('--repeats <count>', 'alternating runs of each', '5')
   .option('--seconds <count>', 'seconds of each run', '4')

@@ -22,6 +22,21 @@ export interface RunningChild {
   stop(): Promise<number | NodeJS.Signals>;
 }
 
+/**
+ * Has a signal end this process as its own end does: with all that runs beside it. By itself a signal would end nothing else. For programs, not
+ * for tests.
+ */
+export function endChildrenOnSignal(): void {
+  for (const [signal, code] of signalCodes) process.once(signal, () => process.exit(code));
+}
+
+/** What shells make of them: 128 and the signal's number. */
+const signalCodes = [
+  ['SIGHUP', 129],
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const;
+
 /** Runs `bin/fairlead` with arguments. The process does not outlive this one. */
 export function runFairlead(args: readonly string[], env: NodeJS.ProcessEnv = {}): RunningChild {
   return runProgram(path.join(projectRoot, 'bin/fairlead'), args, { name: `fairlead ${args[0] ?? ''}`, env });

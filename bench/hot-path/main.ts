@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { projectRoot } from '../../lab/child-process.ts';
+import { endChildrenOnSignal, projectRoot } from '../../lab/child-process.ts';
 import { envoyBinary } from '../../lab/envoy-process.ts';
 import { readLoadAverage } from '../../lab/process-usage.ts';
 import { startRedis } from '../../lab/redis-process.ts';
@@ -148,6 +148,7 @@ async function main(options: Options): Promise<void> {
   if (options.check && (failures.length > 0 || verdicts.some(({ holds }) => !holds))) process.exitCode = 1;
 }
 
+endChildrenOnSignal();
 await new Command('npm run bench --')
   .description('CPU per request, added latency, throughput and memory of Fairlead beside empty external processors in Go and in Node.')
   .addOption(new Option('--cases <names>', `some cases only, of: ${cases.map(({ name }) => name).join(', ')}`).argParser(parseCases))

@@ -3,6 +3,7 @@
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { endChildrenOnSignal } from '../../lab/child-process.ts';
 import { readCpuUs, readResidentMb } from '../../lab/process-usage.ts';
 import { startRedis } from '../../lab/redis-process.ts';
 import { describeMachine, resultsFolder, writeResults } from '../result-file.ts';
@@ -72,6 +73,7 @@ async function soak(processor: Processor, gateway: Gateway, generator: LoadGener
   return flat && clean;
 }
 
+endChildrenOnSignal();
 const parts: { stop(): Promise<unknown> }[] = [];
 try {
   const redis = await startRedis();

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Pool } from 'undici';
-import { projectRoot, runProgram } from '../../lab/child-process.ts';
+import { endChildrenOnSignal, projectRoot, runProgram } from '../../lab/child-process.ts';
 import type { FairleadProcess } from '../../lab/fairlead-process.ts';
 import { readResidentMb } from '../../lab/process-usage.ts';
 import { startRedis } from '../../lab/redis-process.ts';
@@ -155,6 +155,7 @@ async function run(mode: 'NONE' | 'FULL_DUPLEX_STREAMED', redisUrl: string): Pro
   }
 }
 
+endChildrenOnSignal();
 const redis = await startRedis();
 try {
   const outcomes: Outcome[] = [];
