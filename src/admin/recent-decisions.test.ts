@@ -56,15 +56,28 @@ describe('RecentDecisions', () => {
     expect(recent.list(10_000).filter(({ end }) => end !== null)).toEqual([]);
   });
 
-  it('keeps all of a burst, and 25 a second where thousands come for long', () => {
+  it('keeps all of a burst, and ten a second where thousands come for long', () => {
     let wallMs = 0;
-    const recent = new RecentDecisions(() => (wallMs += 0.2));
+    const recent = new RecentDecisions(() => (wallMs += 0.5));
     for (let i = 0; i < recentDecisionsMax; i += 1) recent.decided(routedOf(`r.${i}`));
     expect(recent.list(10_000)).toHaveLength(recentDecisionsMax);
     for (let i = recentDecisionsMax; i < 10_000; i += 1) recent.decided(routedOf(`r.${i}`));
     const kept = recent.list(20).map(({ lease }) => Number(lease?.slice(2)));
     const gaps = kept.slice(1).map((number, i) => (kept[i] ?? 0) - number);
     expect([Math.min(...gaps), Math.max(...gaps)]).toEqual([200, 200]);
+    // Once they are few again, all of them.
+    for (let i = 0; i < 20; i += 1) {
+      wallMs += 20;
+      recent.decided(routedOf(`s.${i}`));
+    }
+    expect(recent.list(15).map(({ lease }) => lease)).toEqual(Array.from({ length: 15 }, (_, i) => `s.${19 - i}`));
+  });
+
+  it('keeps all where they come as fast as all are kept', () => {
+    let wallMs = 0;
+    const recent = new RecentDecisions(() => (wallMs += 10));
+    for (let i = 0; i < 2_000; i += 1) recent.decided(routedOf(`r.${i}`));
+    expect(recent.list(10_000).map(({ lease }) => lease)).toEqual(Array.from({ length: recentDecisionsMax }, (_, i) => `r.${1_999 - i}`));
   });
 
   it('keeps fewer of very large pools, but always the last', () => {

@@ -26,10 +26,12 @@ export const recentDecisionsDefault = 20;
 const endpointsMax = 100_000;
 
 /**
- * Where more than this come in a second, and have for a while, some are kept and the others passed over: what is kept for a moment under full
- * load has grown old by the time it goes, and to collect it then costs more than to decide did.
+ * Where more than this come in a second, and have for a while, one is kept now and then and the others are passed over: what is kept for a moment
+ * under full load has grown old by the time it goes, and to collect it then costs more than to decide did.
  */
-const keptPerSecond = 25;
+const allKeptPerSecond = 100;
+/** Time between two that are kept then, in ms. */
+const keptEveryMs = 100;
 
 interface Entry {
   readonly timeMs: number;
@@ -50,9 +52,10 @@ export class RecentDecisions implements DecisionLog {
   #kept = 0;
   readonly #byLease = new ChurnMap<string, Entry>();
   #endpoints = 0;
-  /** How many may be kept now. */
-  #allowance = recentDecisionsMax;
-  #allowanceMs = 0;
+  /** How many may come at once before they are too many to keep all of them. */
+  #room = recentDecisionsMax;
+  #roomMs = 0;
+  #keptMs = 0;
 
   /** `wallMs`: milliseconds since the Unix epoch. */
   constructor(wallMs: () => number) {
@@ -87,11 +90,13 @@ export class RecentDecisions implements DecisionLog {
   }
 
   #isKept(nowMs: number): boolean {
-    const passedMs = Math.max(0, nowMs - this.#allowanceMs);
-    this.#allowanceMs = nowMs;
-    this.#allowance = Math.min(recentDecisionsMax, this.#allowance + (passedMs * keptPerSecond) / 1_000);
-    if (this.#allowance < 1) return false;
-    this.#allowance -= 1;
+    const passedMs = Math.max(0, nowMs - this.#roomMs);
+    this.#roomMs = nowMs;
+    this.#room = Math.min(recentDecisionsMax, this.#room + (passedMs * allKeptPerSecond) / 1_000);
+    const keepsAll = this.#room >= 1;
+    this.#room = Math.max(0, this.#room - 1);
+    if (!keepsAll && Math.abs(nowMs - this.#keptMs) < keptEveryMs) return false;
+    this.#keptMs = nowMs;
     return true;
   }
 
