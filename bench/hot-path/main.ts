@@ -157,7 +157,7 @@ await new Command('npm run bench --')
       .argParser(parseNames(processorNames))
       .default(['fairlead', 'go', 'grpc-js'] satisfies ProcessorName[], 'fairlead,go,grpc-js'),
   )
-  .addOption(new Option('--repeats <count>', 'rounds; each runs every processor once, and three times as many measure latency (default: 5; with --quick 3, and 3)').argParser(parseNumber))
+  .addOption(new Option('--repeats <count>', 'rounds; each runs every processor once; of latency three times as many, with --quick as many (default: 5, with --quick 3)').argParser(parseNumber))
   .addOption(new Option('--seconds <count>', 'length of one run (default: 3, with --quick 2)').argParser(parseNumber))
   .addOption(new Option('--connections <count>', 'clients at once').argParser(parseNumber).default(32))
   .addOption(new Option('--load <generator>', 'default: wrk where it is installed').choices(['wrk', 'node']))
