@@ -169,12 +169,12 @@ export class ModelledNetwork {
       storePlacements: (_, placements) => {
         if (!self().cut) this.stored.push(...placements);
       },
-      forward: (owner, message, failed) => {
+      forward: (owner, message, settled) => {
         const there = this.routers.some((to) => to.id === owner && !to.dead && !to.cut);
         const sent = send(message, (to) => {
           if (to.id === owner) to.exchange.receiveForwarded(message);
         });
-        if (!sent || !there) failed();
+        settled(sent && there);
       },
       wake: () => this.later(1, () => {
         if (!self().dead) self().exchange.flush();

@@ -63,10 +63,11 @@ export class ModelledRedis {
         if (stored === undefined) this.#stored.set(pool, [...placements]);
         else stored.push(...placements);
       },
-      forward: (owner, message, failed) => {
+      forward: (owner, message, settled) => {
         const member = this.#members.get(owner);
-        if (this.isAway || member === undefined) failed();
-        else this.#deliver(routerId, owner, () => member().receiveForwarded(message));
+        const there = !this.isAway && member !== undefined;
+        if (there) this.#deliver(routerId, owner, () => member().receiveForwarded(message));
+        settled(there);
       },
       wake: () => this.#time.after(this.#model.gatherMs, () => exchange().flush()),
     };

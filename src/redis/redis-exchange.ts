@@ -20,7 +20,7 @@ const pollMs = 1_000;
 /** Time without our own echo, in ms, after which the subscription is made anew while commands work; at least so many snapshots' time. */
 const echoMsMax = 1_000;
 const echoSnapshotsMax = 4;
-/** Between the last tries to send what waits, in ms. */
+/** Between the last tries to send what waits, in ms: long enough for a lost connection to be made anew, twice. */
 const lastWaitsMs = [20, 100, 100, 100, 100];
 
 /** Composes the exchange's rules with Redis and with the process's timers. */
@@ -79,10 +79,11 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
       for (const timer of timers) clearInterval(timer);
       caps.stop();
       exchange.flushAll();
-      // An owner whose subscription is being made anew right now is worth a moment.
+      // A report that is lost leaves its request counted at its owner until it expires: a connection that is being made anew right
+      // now, this router's own or the owner's subscription, is worth a moment.
       for (const waitMs of lastWaitsMs) {
         await new Promise((resolve) => setTimeout(resolve, waitMs));
-        if (exchange.reportsWaiting === 0 || !transport.ready) break;
+        if (exchange.reportsWaiting === 0) break;
         exchange.flushAll();
       }
       transport.stop();

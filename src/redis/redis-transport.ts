@@ -157,18 +157,18 @@ export class RedisTransport implements ExchangeTransport {
     }
   }
 
-  forward(owner: string, message: string, failed: () => void): void {
+  forward(owner: string, message: string, settled: (arrived: boolean) => void): void {
     const sent = this.send('reports', async () => {
       try {
         const receivers = await this.#commands.publish(this.#keys.reports(owner), message);
         // A cluster's node counts only those that listen at itself.
-        if (receivers === 0 && this.#options.settings.cluster === undefined) failed();
+        settled(receivers > 0 || this.#options.settings.cluster !== undefined);
       } catch (error) {
-        failed();
+        settled(false);
         throw error;
       }
     });
-    if (!sent) failed();
+    if (!sent) settled(false);
   }
 
   wake(): void {

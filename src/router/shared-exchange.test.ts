@@ -29,6 +29,9 @@ interface Bench {
   readonly received: string[];
   /** What becomes of forwards. */
   forwardFails: boolean;
+  /** Nothing is known of forwards until `unsettled` is called. */
+  forwardHangs: boolean;
+  readonly unsettled: ((arrived: boolean) => void)[];
   /** What becomes of what is to be kept. */
   storeFails: boolean;
   wakes: number;
@@ -55,9 +58,10 @@ function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
       made.stored.push({ pool, placements: kept });
       if (made.storeFails) failed();
     },
-    forward: (owner, message, failed) => {
+    forward: (owner, message, settled) => {
       made.forwards.push({ owner, message });
-      if (made.forwardFails) failed();
+      if (made.forwardHangs) made.unsettled.push(settled);
+      else settled(!made.forwardFails);
     },
     wake: () => (made.wakes += 1),
   };
@@ -81,6 +85,8 @@ function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
     forwards: [],
     received: [],
     forwardFails: false,
+    forwardHangs: false,
+    unsettled: [],
     storeFails: false,
     wakes: 0,
     echo: () => made.exchange.receive('chat', made.snapshots.at(-1)?.message ?? encodeSnapshot('me', 1, new Map(), true)),
@@ -572,6 +578,21 @@ describe('reports for other routers', () => {
     on.forwards.length = 0;
     on.exchange.flushAll();
     expect(on.forwards.map(({ owner }) => owner)).toContain('c');
+  });
+
+  it('count as waiting until they are known to have arrived, so that a router which goes waits for that', () => {
+    on.wait(100, { alive: ['a'] });
+    on.forwardHangs = true;
+    on.exchange.forward('a', 'a.1', finished);
+    on.exchange.forward('a', 'a.2', finished);
+    on.exchange.flushAll();
+    expect(on.exchange.reportsWaiting).toBe(2);
+    on.unsettled.pop()!(false);
+    expect(on.exchange.reportsWaiting).toBe(2);
+    on.exchange.flushAll();
+    on.unsettled.pop()!(true);
+    expect(on.exchange.reportsWaiting).toBe(0);
+    expect(on.forwards).toHaveLength(2);
   });
 
   it('that cannot be sent are bounded', () => {

@@ -11,8 +11,8 @@ export interface ExchangeTransport {
   publishSnapshot(pool: string, message: string): void;
   /** Appends exceptions for routers that join or missed them. Calls `failed` where they may not have been. */
   storePlacements(pool: string, placements: readonly StoredPlacement[], failed: () => void): void;
-  /** To one router. Calls `failed` where it cannot be sent, or nobody knows whether it arrived. */
-  forward(owner: string, message: string, failed: () => void): void;
+  /** To one router. Calls `settled` once: with false where it cannot be sent, or nobody knows whether it arrived. */
+  forward(owner: string, message: string, settled: (arrived: boolean) => void): void;
   /** Asks for a call of `flush` very soon: within 2 ms. */
   wake(): void;
 }
@@ -56,7 +56,7 @@ const silentPeriodsMax = 8;
 const echoPeriodsMax = 3;
 /** How long the load last told is kept while nothing can be heard, in ms; after that it means nothing any more. */
 const frozenMsMax = 30_000;
-/** Completion reports kept for their owners while they cannot be sent. */
+/** Completion reports kept for their owners until they are known to have arrived. */
 const forwardsWaitingMax = 50_000;
 /** Own placements told again when those kept are gone; and, by pool, of which it is remembered that they could not be stored. */
 const retoldPlacementsMax = 5_000;
@@ -88,6 +88,7 @@ export class SharedExchange {
   readonly #unstored = new Map<string, Set<string>>();
   #storedAgainMs = 0;
   #toldHealthMs = -Infinity;
+  /** Reports in {@link #forwards} and {@link #unsent}, and those on the way. */
   #forwardsWaiting = 0;
   readonly #peers = new Map<string, Peer>();
   #sequence = 0;
@@ -183,7 +184,7 @@ export class SharedExchange {
     this.#storeAgain();
   }
 
-  /** Completion reports that could not be sent to their owners yet. */
+  /** Completion reports of which it is not known yet that they reached their owners. */
   get reportsWaiting(): number {
     return this.#forwardsWaiting;
   }
@@ -213,14 +214,11 @@ export class SharedExchange {
   }
 
   #sendReports(sent: Unsent): void {
-    this.#forwardsWaiting -= sent.reports;
     // A report counts once, however often it arrives: what may be lost is sent again with the next snapshot, unless its owner is gone
     // and its counts with it.
-    this.#options.transport.forward(sent.owner, sent.message, () => {
-      if (!this.#down && !this.#peers.has(sent.owner)) return;
-      if (this.#forwardsWaiting + sent.reports > forwardsWaitingMax) return;
-      this.#forwardsWaiting += sent.reports;
-      this.#unsent.push(sent);
+    this.#options.transport.forward(sent.owner, sent.message, (arrived) => {
+      if (arrived || (!this.#down && !this.#peers.has(sent.owner))) this.#forwardsWaiting -= sent.reports;
+      else this.#unsent.push(sent);
     });
   }
 

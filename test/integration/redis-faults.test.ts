@@ -239,6 +239,56 @@ describe('without traffic', () => {
   });
 });
 
+describe('a router that goes', () => {
+  /** Two routers, and a request of the second that the first is told the end of. */
+  async function oneReport(): Promise<{ going: RouterUnderTest; owner: RouterUnderTest; report: () => void; inFlight: () => number }> {
+    const [going, owner] = (await fleet(2)) as [RouterUnderTest, RouterUnderTest];
+    const routed = owner.route({ session: 's', promptTokens: 100 });
+    const inFlight = (): number => owner.fleet.pool('chat')!.endpoints.reduce((sum, { own }) => sum + own.requests, 0);
+    expect(inFlight()).toBe(1);
+    return { going, owner, report: () => going.finish(routed), inFlight };
+  }
+
+  it('hands over the last reports when its own connection was lost just then', async () => {
+    const { going, report, inFlight } = await oneReport();
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+    report();
+    await going.stop();
+    await until(() => inFlight() === 0, 1_000, inFlight);
+  });
+
+  it('and when the subscription of the one they are for was', async () => {
+    const { going, report, inFlight } = await oneReport();
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
+    report();
+    await going.stop();
+    await until(() => inFlight() === 0, 1_000, inFlight);
+  });
+
+  it('waits half a second, no longer, where Redis is away, and not at all without reports', async () => {
+    const proxy = await startTcpProxy(() => redis.port);
+    opened.push(() => proxy.stop());
+    const stopTook = async (reports: boolean): Promise<number> => {
+      const [going, owner] = (await fleet(2, {}, `redis://127.0.0.1:${proxy.port}`)) as [RouterUnderTest, RouterUnderTest];
+      const routed = owner.route({ session: 's', promptTokens: 100 });
+      proxy.mode = 'close';
+      proxy.closeAll();
+      if (reports) going.finish(routed);
+      const startedMs = performance.now();
+      await going.stop();
+      const tookMs = performance.now() - startedMs;
+      await owner.stop();
+      proxy.mode = 'pass';
+      return tookMs;
+    };
+    const withMs = await stopTook(true);
+    expect(withMs).toBeGreaterThan(300);
+    expect(withMs).toBeLessThan(1_500);
+    await admin.flushall();
+    expect(await stopTook(false)).toBeLessThan(300);
+  });
+});
+
 describe('a start', () => {
   it('without Redis succeeds, says why, and joins when Redis comes', async () => {
     const away = createRouterUnderTest({ id: 'early', config, settings: redisSettings('redis://127.0.0.1:1', { connectTimeoutMs: 200 }) });

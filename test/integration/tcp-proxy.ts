@@ -9,6 +9,8 @@ export interface TcpProxy {
   closesOn: (text: string) => boolean;
   /** Connections that `closesOn` closed. */
   closed: number;
+  /** Closes every connection that there is. */
+  closeAll(): void;
   stop(): Promise<void>;
 }
 
@@ -43,10 +45,13 @@ export async function startTcpProxy(targetPort: () => number): Promise<TcpProxy>
     mode: 'pass',
     closesOn: () => false,
     closed: 0,
+    closeAll: () => {
+      for (const socket of sockets) socket.destroy();
+    },
     stop: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
-        for (const socket of sockets) socket.destroy();
+        made.closeAll();
       }),
   };
   return made;

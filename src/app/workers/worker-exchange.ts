@@ -47,7 +47,10 @@ export function createWorkerExchange(options: WorkerExchangeOptions): WorkerExch
     publishSnapshot: (pool, text) => send({ pool, text }),
     storePlacements: (pool, placements) => post({ kind: 'store-placements', pool, placements }),
     // Whoever is not there any more took the counts along that the report is for.
-    forward: (to, text) => send({ to, text }),
+    forward: (to, text, settled) => {
+      send({ to, text });
+      settled(true);
+    },
     wake: () => {
       wakeTimer = setTimeout(() => exchange.flush(), flushMs);
     },
