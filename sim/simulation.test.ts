@@ -128,7 +128,9 @@ describe('one endpoint of four', () => {
     return { ...made, requests: made.requests.map((each) => ({ ...each, promptTokens })) };
   };
   /** A first token takes 105 ms as a rule, or half of that. */
-  const usual = { promptTokens: 5_120, perSecond: 20, offMs: 2_000, warmingShareMax: 0.6 };
+  const usual = { promptTokens: 5_120, perSecond: 20, offMs: 2_000 };
+  /** Of an even share. Over 24 seeds it is .47 in the middle and .7 at most; without a slow start .9 and more. */
+  const warmingShareMax = 0.75;
   const routers = ['sim-0', 'sim-1'];
   /** Trials at a time, of each router. */
   const trials = 3;
@@ -142,13 +144,13 @@ describe('one endpoint of four', () => {
     ['fails fast, and passes its probes', { kind: 'fail', share: 1, probesPass: true }, 'nothing'],
     ['breaks answers off', { kind: 'cut', probesPass: true }, 'reached'],
     ['is ten times as slow', { kind: 'slow', factor: 10 }, 'nothing', { promptTokens: 2_560, perSecond: 40 }],
-    // Three requests have to reach it, which least-requests keeps from it, and their first tokens take a second each. Comes back with 13 of 81.
-    ['is ten times as slow, with long prompts and few of them', { kind: 'slow', factor: 10 }, 'nothing', { offMs: 2_300, warmingShareMax: 0.65 }],
+    // Three requests have to reach it, which least-requests keeps from it, and their first tokens take a second each.
+    ['is ten times as slow, with long prompts and few of them', { kind: 'slow', factor: 10 }, 'nothing', { offMs: 2_300 }],
     ['leaves', { kind: 'absent' }, 'nothing'],
   ];
 
   it.each(strikes)('%s: traffic is off it in time, and comes back without a stampede', async (_about, kind, lost, of) => {
-    const { promptTokens, perSecond, offMs, warmingShareMax } = { ...usual, ...of };
+    const { promptTokens, perSecond, offMs } = { ...usual, ...of };
     const { requests, violations, changes } = await run({ policy: 'least-requests', workload: steady(promptTokens, perSecond), speed: 1, routers: 2, faults: [{ ...kind, address: victim, fromMs, toMs }] });
     expect(violations).toEqual([]);
     const sentToVictim = ({ address, turnedAwayBy }: (typeof requests)[number]): boolean => address === victim || turnedAwayBy === victim;

@@ -169,12 +169,12 @@ export class ModelledNetwork {
       storePlacements: (_, placements) => {
         if (!self().cut) this.stored.push(...placements);
       },
-      forward: (owner, message, settled) => {
+      forward: (owner, message, failed) => {
         const there = this.routers.some((to) => to.id === owner && !to.dead && !to.cut);
         const sent = send(message, (to) => {
-          if (to.id === owner) to.exchange.receiveForwarded(message);
+          if (to.id === owner) to.exchange.receiveReports(message);
         });
-        settled(sent && there);
+        if (!sent || !there) failed();
       },
       wake: () => this.later(1, () => {
         if (!self().dead) self().exchange.flush();

@@ -63,11 +63,10 @@ export class ModelledRedis {
         if (stored === undefined) this.#stored.set(pool, [...placements]);
         else stored.push(...placements);
       },
-      forward: (owner, message, settled) => {
+      forward: (owner, message, failed) => {
         const member = this.#members.get(owner);
-        const there = !this.isAway && member !== undefined;
-        if (there) this.#deliver(routerId, owner, () => member().receiveForwarded(message));
-        settled(there);
+        if (this.isAway || member === undefined) failed();
+        else this.#deliver(routerId, owner, () => member().receiveReports(message));
       },
       wake: () => this.#time.after(this.#model.gatherMs, () => exchange().flush()),
     };

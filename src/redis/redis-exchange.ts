@@ -83,8 +83,9 @@ export function createRedisExchange(options: RedisExchangeOptions): StateExchang
       // now, this router's own or the owner's subscription, is worth a moment.
       for (const waitMs of lastWaitsMs) {
         await new Promise((resolve) => setTimeout(resolve, waitMs));
-        if (exchange.reportsWaiting === 0) break;
+        // Others may be waiting for an acknowledgement.
         exchange.flushAll();
+        if (exchange.reportsWaiting === 0) break;
       }
       transport.stop();
     },

@@ -12,7 +12,7 @@ export interface TransportReceiver {
   /** A message of a pool, or a stored snapshot. */
   receive(pool: string, text: string): void;
   /** Completion reports for this router. */
-  receiveForwarded(text: string): void;
+  receiveReports(text: string): void;
   /** Exceptions as they are kept, oldest first. */
   receivePlacements(pool: string, placements: readonly StoredPlacement[]): void;
   /** A pool's exceptions that were kept are gone. */
@@ -157,18 +157,18 @@ export class RedisTransport implements ExchangeTransport {
     }
   }
 
-  forward(owner: string, message: string, settled: (arrived: boolean) => void): void {
+  forward(owner: string, message: string, failed: () => void): void {
     const sent = this.send('reports', async () => {
       try {
         const receivers = await this.#commands.publish(this.#keys.reports(owner), message);
         // A cluster's node counts only those that listen at itself.
-        settled(receivers > 0 || this.#options.settings.cluster !== undefined);
+        if (receivers === 0 && this.#options.settings.cluster === undefined) failed();
       } catch (error) {
-        settled(false);
+        failed();
         throw error;
       }
     });
-    if (!sent) settled(false);
+    if (!sent) failed();
   }
 
   wake(): void {
@@ -187,7 +187,7 @@ export class RedisTransport implements ExchangeTransport {
     this.#subscriber.on('message', (channel: string, text: string) => {
       const pool = this.#poolOfChannel.get(channel);
       if (pool !== undefined) this.#options.receiver().receive(pool, text);
-      else this.#options.receiver().receiveForwarded(text);
+      else this.#options.receiver().receiveReports(text);
     });
     const refused = await this.#connect();
     if (refused !== undefined) {

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { HealthRow } from '../fleet/health-row.ts';
 import type { LoadEvent, PoolLoad } from '../fleet/shared-state.ts';
-import { encodeEvents, encodeForwarded, encodeSnapshot, type ForwardedCompletion, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
+import { encodeEvents, encodeReports, encodeSnapshot, type ForwardedCompletion, parsePoolMessage, parseReports } from './exchange-messages.ts';
 import type { CompletionSignal, Ending } from './ports.ts';
 
 const keyId = '0123456789abcdef0123456789abcdef';
@@ -235,7 +235,7 @@ describe('pool messages', () => {
     fc.assert(
       fc.property(jsonLike, (text) => {
         parsePoolMessage('chat', text);
-        parseForwarded(text);
+        parseReports(text);
       }),
       { numRuns: 500 },
     );
@@ -260,17 +260,20 @@ describe('forwarded reports', () => {
     }),
   });
 
+  const message = (rows: unknown, changes: Record<number, unknown> = {}): string => JSON.stringify(Object.assign([2, 'a', 7, rows, []], changes));
+
   it('read as they were written', () => {
     fc.assert(
-      fc.property(fc.array(reports, { maxLength: 10 }), (written) => {
-        expect(parseForwarded(encodeForwarded(written))).toEqual(written);
+      fc.property(routers, counts, fc.array(reports, { maxLength: 10 }), fc.array(counts, { maxLength: 10 }), (router, number, written, received) => {
+        const text = { router, number, reports: written, received };
+        expect(parseReports(encodeReports(text))).toEqual(text);
       }),
     );
   });
 
   it('what is malformed is left out, the rest counts', () => {
     const good = ['a.1', 'finished', 'access-log', 200, 1.5, address];
-    const text = JSON.stringify([
+    const rows = [
       'x',
       [],
       good,
@@ -279,19 +282,27 @@ describe('forwarded reports', () => {
       ['a.3', '__proto__', 'access-log'],
       ['a.4', 'finished', 'constructor'],
       ['l'.repeat(129), 'finished', 'access-log'],
-    ]);
-    expect(parseForwarded(text)).toEqual([{ lease: 'a.1', completion: { ending: 'finished', signal: 'access-log', status: 200, firstByteMs: 1.5, servedBy: address } }]);
+    ];
+    expect(parseReports(message(rows, { 4: [3, -1, 'x', null, 4] }))).toEqual({
+      router: 'a',
+      number: 7,
+      reports: [{ lease: 'a.1', completion: { ending: 'finished', signal: 'access-log', status: 200, firstByteMs: 1.5, servedBy: address } }],
+      received: [3, 4],
+    });
   });
 
   it('details that are nonsense are not told on', () => {
-    const text = JSON.stringify([['a.1', 'finished', 'access-log', -200, 'soon', 'a'.repeat(65), -1, 'much', 1.5]]);
-    expect(parseForwarded(text)).toEqual([{ lease: 'a.1', completion: { ending: 'finished', signal: 'access-log', status: undefined, firstByteMs: undefined, servedBy: undefined } }]);
+    const text = message([['a.1', 'finished', 'access-log', -200, 'soon', 'a'.repeat(65), -1, 'much', 1.5]]);
+    expect(parseReports(text)?.reports).toEqual([{ lease: 'a.1', completion: { ending: 'finished', signal: 'access-log', status: undefined, firstByteMs: undefined, servedBy: undefined } }]);
   });
 
-  it('what is no list holds no reports', () => {
-    for (const text of ['', '{}', 'null', '"x"', '[', JSON.stringify(Array.from({ length: 20_001 }, () => ['a.1', 'finished', 'access-log']))]) {
-      expect(parseForwarded(text)).toEqual([]);
+  it('what is no such message holds no reports', () => {
+    const many = Array.from({ length: 20_001 }, () => ['a.1', 'finished', 'access-log']);
+    const changed: Record<number, unknown>[] = [{ 0: 1 }, { 1: 'a b' }, { 1: 7 }, { 2: -1 }, { 2: '7' }, { 3: {} }, { 4: null }, { 4: many.map(() => 1) }];
+    for (const text of ['', '{}', 'null', '"x"', '[', '[]', message(many), ...changed.map((change) => message([], change))]) {
+      expect([text.slice(0, 40), parseReports(text)]).toEqual([text.slice(0, 40), undefined]);
     }
+    expect(parseReports(message([]))).toBeDefined();
   });
 });
 

@@ -28,6 +28,16 @@ export interface ForwardedCompletion {
   readonly completion: Completion;
 }
 
+/** What one router tells another, and nobody else. */
+export interface ReportsMessage {
+  readonly router: string;
+  /** Of this message among its router's, from 1; 0: it need not be acknowledged. */
+  readonly number: number;
+  readonly reports: readonly ForwardedCompletion[];
+  /** Numbers of the other's messages that have arrived. */
+  readonly received: readonly number[];
+}
+
 /** Bounds on what is taken from Redis, whoever wrote it there. */
 const messageCharsMax = 4_000_000;
 const entriesMax = 20_000;
@@ -188,40 +198,44 @@ function parseRow(pool: string, row: unknown): LoadEvent | undefined {
   };
 }
 
-/** Completion reports as text; at most 20 000. */
-export function encodeForwarded(reports: readonly ForwardedCompletion[]): string {
-  return JSON.stringify(
-    reports.map(({ lease, completion: { ending, signal, status, firstByteMs, servedBy, answerMs, responseBytes, attempts } }) => [
-      ...[lease, ending, signal],
-      ...[status, firstByteMs, servedBy, answerMs, responseBytes, attempts].map((value) => value ?? null),
-    ]),
-  );
+/** A message from one router to another as text; at most 20 000 reports. */
+export function encodeReports({ router, number, reports, received }: ReportsMessage): string {
+  const rows = reports.map(({ lease, completion: { ending, signal, status, firstByteMs, servedBy, answerMs, responseBytes, attempts } }) => [
+    ...[lease, ending, signal],
+    ...[status, firstByteMs, servedBy, answerMs, responseBytes, attempts].map((value) => value ?? null),
+  ]);
+  return JSON.stringify([version, router, number, rows, received]);
 }
 
-/** Reads forwarded reports; what is malformed is left out. Never throws. */
-export function parseForwarded(text: string): ForwardedCompletion[] {
-  const rows = parseJson(text);
-  if (!Array.isArray(rows) || rows.length > entriesMax) return [];
-  return (rows as unknown[]).flatMap((row) => {
-    if (!Array.isArray(row)) return [];
-    const [lease, ending, signal, status, firstByteMs, servedBy, answerMs, responseBytes, attempts] = row as unknown[];
-    if (typeof lease !== 'string' || !leaseName.test(lease) || !isEnding(ending) || !isSignal(signal)) return [];
-    return [
-      {
-        lease,
-        completion: {
-          ending,
-          signal,
-          status: isCount(status) ? status : undefined,
-          firstByteMs: isDuration(firstByteMs) ? firstByteMs : undefined,
-          servedBy: isAddress(servedBy) ? servedBy : undefined,
-          answerMs: isDuration(answerMs) ? answerMs : undefined,
-          responseBytes: isCount(responseBytes) ? responseBytes : undefined,
-          attempts: isCount(attempts) ? attempts : undefined,
-        },
+/** Reads a message from one router to another; undefined: it is none. Reports that are malformed are left out. Never throws. */
+export function parseReports(text: string): ReportsMessage | undefined {
+  const message = parseJson(text);
+  if (!Array.isArray(message)) return undefined;
+  const [of, router, number, rows, received] = message as unknown[];
+  if (of !== version || typeof router !== 'string' || !routerName.test(router) || !isCount(number)) return undefined;
+  if (!Array.isArray(rows) || rows.length > entriesMax || !Array.isArray(received) || received.length > entriesMax) return undefined;
+  return { router, number, reports: (rows as unknown[]).flatMap(parseReport), received: (received as unknown[]).filter(isCount) };
+}
+
+function parseReport(row: unknown): ForwardedCompletion[] {
+  if (!Array.isArray(row)) return [];
+  const [lease, ending, signal, status, firstByteMs, servedBy, answerMs, responseBytes, attempts] = row as unknown[];
+  if (typeof lease !== 'string' || !leaseName.test(lease) || !isEnding(ending) || !isSignal(signal)) return [];
+  return [
+    {
+      lease,
+      completion: {
+        ending,
+        signal,
+        status: isCount(status) ? status : undefined,
+        firstByteMs: isDuration(firstByteMs) ? firstByteMs : undefined,
+        servedBy: isAddress(servedBy) ? servedBy : undefined,
+        answerMs: isDuration(answerMs) ? answerMs : undefined,
+        responseBytes: isCount(responseBytes) ? responseBytes : undefined,
+        attempts: isCount(attempts) ? attempts : undefined,
       },
-    ];
-  });
+    },
+  ];
 }
 
 /** Whether a text can be a session's keyed hash. */

@@ -7,7 +7,7 @@ import { type FleetEndpoint, FleetView } from '../fleet/fleet-view.ts';
 import { Placements } from '../fleet/placements.ts';
 import type { HealthRow } from '../fleet/health-row.ts';
 import { type LoadEvent, SharedState } from '../fleet/shared-state.ts';
-import { encodeEvents, encodeForwarded, encodeSnapshot, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
+import { encodeEvents, encodeReports, encodeSnapshot, type ForwardedCompletion, parsePoolMessage, parseReports } from './exchange-messages.ts';
 import type { Completion } from './ports.ts';
 import { type ExchangeTransport, SharedExchange, type SharedExchangeOptions, type StoredPlacement } from './shared-exchange.ts';
 
@@ -15,6 +15,8 @@ const one = '10.0.0.1:80';
 const two = '10.0.0.2:80';
 const keyId = '0123456789abcdef0123456789abcdef';
 const finished: Completion = { ending: 'finished', signal: 'access-log' };
+
+const reportsIn = (message: string): readonly ForwardedCompletion[] => parseReports(message)?.reports ?? [];
 
 /** One exchange whose transport notes everything and delivers nothing. */
 interface Bench {
@@ -29,12 +31,11 @@ interface Bench {
   readonly received: string[];
   /** What becomes of forwards. */
   forwardFails: boolean;
-  /** Nothing is known of forwards until `unsettled` is called. */
-  forwardHangs: boolean;
-  readonly unsettled: ((arrived: boolean) => void)[];
   /** What becomes of what is to be kept. */
   storeFails: boolean;
   wakes: number;
+  /** The owners say that they have what was forwarded last. */
+  acknowledge(): void;
   /** Our own words come back. */
   echo(): void;
   /** Another router says how it stands. */
@@ -58,10 +59,9 @@ function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
       made.stored.push({ pool, placements: kept });
       if (made.storeFails) failed();
     },
-    forward: (owner, message, settled) => {
+    forward: (owner, message, failed) => {
       made.forwards.push({ owner, message });
-      if (made.forwardHangs) made.unsettled.push(settled);
-      else settled(!made.forwardFails);
+      if (made.forwardFails) failed();
     },
     wake: () => (made.wakes += 1),
   };
@@ -85,10 +85,13 @@ function bench(options: Partial<SharedExchangeOptions> = {}): Bench {
     forwards: [],
     received: [],
     forwardFails: false,
-    forwardHangs: false,
-    unsettled: [],
     storeFails: false,
     wakes: 0,
+    acknowledge: () => {
+      for (const { owner, message } of made.forwards.splice(0)) {
+        made.exchange.receiveReports(encodeReports({ router: owner, number: 0, reports: [], received: [parseReports(message)!.number] }));
+      }
+    },
     echo: () => made.exchange.receive('chat', made.snapshots.at(-1)?.message ?? encodeSnapshot('me', 1, new Map(), true)),
     hear: (router, sequence, requests = 0, { pool = 'chat', pushes = true } = {}) => {
       const loads = new Map(requests === 0 ? [] : [[one, { requests, promptTokens: 100 * requests, requestsWaiting: 0, uncachedTokensWaiting: 0 }]]);
@@ -215,7 +218,7 @@ describe('what a router tells', () => {
     });
     expect(events).toHaveLength(30_000);
     expect(events.at(-1)).toMatchObject({ placement: { keyId } });
-    expect(on.forwards.flatMap(({ message }) => parseForwarded(message))).toHaveLength(30_000);
+    expect(on.forwards.flatMap(({ message }) => reportsIn(message))).toHaveLength(30_000);
   });
 
   it('long prompts by the thousand are more messages, not longer ones', () => {
@@ -283,7 +286,7 @@ describe('what a router hears', () => {
     for (const text of ['', '[]', '{"__proto__":1}', encodeSnapshot('a', 2, new Map([['10.0.0.9:80', { requests: 9, promptTokens: 9, requestsWaiting: 9, uncachedTokensWaiting: 9 }]]), true).replace('9,9', '-1,9')]) {
       on.exchange.receive('chat', text);
       on.exchange.receive('__proto__', text);
-      on.exchange.receiveForwarded(text);
+      on.exchange.receiveReports(text);
     }
     expect(on.requests()).toBe(3);
     expect(on.exchange.status().routers).toHaveLength(2);
@@ -525,9 +528,10 @@ describe('reports for other routers', () => {
     on.exchange.forward('b', 'b.1', finished);
     on.exchange.forward('a', 'a.2', finished);
     on.exchange.flush();
-    expect(on.forwards.map(({ owner, message }) => [owner, ...parseForwarded(message).map(({ lease }) => lease)])).toEqual([['a', 'a.1', 'a.2'], ['b', 'b.1']]);
+    expect(on.forwards.map(({ owner, message }) => [owner, ...reportsIn(message).map(({ lease }) => lease)])).toEqual([['a', 'a.1', 'a.2'], ['b', 'b.1']]);
     // Handing on what was handed on could go round for ever, and one message could be made to cause many.
-    on.exchange.receiveForwarded(encodeForwarded(['me.1', 'a.1', 'me', 'x', 'me.too.1', 'me.2'].map((lease) => ({ lease, completion: finished }))));
+    const reports = ['me.1', 'a.1', 'me', 'x', 'me.too.1', 'me.2'].map((lease) => ({ lease, completion: finished }));
+    on.exchange.receiveReports(encodeReports({ router: 'a', number: 1, reports, received: [] }));
     expect(on.received).toEqual(['me.1', 'me.2']);
   });
 
@@ -545,9 +549,37 @@ describe('reports for other routers', () => {
     on.forwardFails = false;
     on.forwards.length = 0;
     on.wait(100, { alive: ['a'] });
-    expect(on.forwards.flatMap(({ message }) => parseForwarded(message)).map(({ lease }) => lease)).toEqual(Array.from({ length: 2_500 }, (_, i) => `a.${i}`));
+    expect(on.forwards.flatMap(({ message }) => reportsIn(message)).map(({ lease }) => lease)).toEqual(Array.from({ length: 2_500 }, (_, i) => `a.${i}`));
+    on.acknowledge();
+    on.wait(1_000, { alive: ['a'] });
+    expect(on.forwards).toEqual([]);
+  });
+
+  it('that nobody acknowledged within three periods are sent again, and not before', () => {
     on.wait(100, { alive: ['a'] });
-    expect(on.forwards).toHaveLength(3);
+    on.exchange.forward('a', 'a.1', finished);
+    on.exchange.flush();
+    on.wait(200, { alive: ['a'] });
+    expect(on.forwards).toHaveLength(1);
+    on.wait(100, { alive: ['a'] });
+    expect(on.forwards.map(({ message }) => reportsIn(message).map(({ lease }) => lease))).toEqual([['a.1'], ['a.1']]);
+    expect(on.exchange.reportsWaiting).toBe(1);
+    on.acknowledge();
+    expect(on.exchange.reportsWaiting).toBe(0);
+  });
+
+  it('of others are acknowledged once a period, to those that are there', () => {
+    on.wait(100, { alive: ['a'] });
+    const sent = (router: string, number: number): void => on.exchange.receiveReports(encodeReports({ router, number, reports: [{ lease: 'me.1', completion: finished }], received: [] }));
+    sent('a', 7);
+    sent('a', 8);
+    sent('nobody', 1);
+    on.exchange.flush();
+    expect(on.forwards).toEqual([]);
+    on.wait(100, { alive: ['a'] });
+    expect(on.forwards.map(({ owner, message }) => [owner, parseReports(message)])).toEqual([['a', { router: 'me', number: 0, reports: [], received: [7, 8] }]]);
+    on.wait(1_000, { alive: ['a'] });
+    expect(on.forwards).toHaveLength(1);
   });
 
   it('wait through an outage without costing anything, and arrive when it is over', () => {
@@ -561,7 +593,7 @@ describe('reports for other routers', () => {
     on.wait(20_000, { echo: false });
     expect(on.forwards).toEqual([]);
     on.wait(200);
-    expect(on.forwards.flatMap(({ message }) => parseForwarded(message))).toHaveLength(2_500);
+    expect(on.forwards.flatMap(({ message }) => reportsIn(message))).toHaveLength(2_500);
   });
 
   it('are tried once more when their router goes', () => {
@@ -573,26 +605,12 @@ describe('reports for other routers', () => {
     on.forwards.length = 0;
     on.exchange.flushAll();
     expect(on.forwards.map(({ owner }) => owner).sort()).toEqual(['a', 'b']);
+    expect(on.exchange.reportsWaiting).toBe(2);
     on.wait(500, { echo: false });
     on.exchange.forward('c', 'c.1', finished);
     on.forwards.length = 0;
     on.exchange.flushAll();
     expect(on.forwards.map(({ owner }) => owner)).toContain('c');
-  });
-
-  it('count as waiting until they are known to have arrived, so that a router which goes waits for that', () => {
-    on.wait(100, { alive: ['a'] });
-    on.forwardHangs = true;
-    on.exchange.forward('a', 'a.1', finished);
-    on.exchange.forward('a', 'a.2', finished);
-    on.exchange.flushAll();
-    expect(on.exchange.reportsWaiting).toBe(2);
-    on.unsettled.pop()!(false);
-    expect(on.exchange.reportsWaiting).toBe(2);
-    on.exchange.flushAll();
-    on.unsettled.pop()!(true);
-    expect(on.exchange.reportsWaiting).toBe(0);
-    expect(on.forwards).toHaveLength(2);
   });
 
   it('that cannot be sent are bounded', () => {

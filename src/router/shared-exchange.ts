@@ -1,7 +1,8 @@
 import type { CapShare } from '../fleet/endpoint.ts';
 import type { LoadEvent, SharedState } from '../fleet/shared-state.ts';
-import { encodeEvents, encodeForwarded, encodeSnapshot, type ForwardedCompletion, openingOf, parseForwarded, parsePoolMessage } from './exchange-messages.ts';
+import { encodeEvents, encodeSnapshot, type ForwardedCompletion, openingOf, parsePoolMessage, parseReports } from './exchange-messages.ts';
 import type { Clock, Completion, ExchangeStatus } from './ports.ts';
+import { ReportOutbox } from './report-outbox.ts';
 
 /** What carries messages between routers: Redis in service, a modelled network in the simulator. Every call returns at once. */
 export interface ExchangeTransport {
@@ -11,8 +12,8 @@ export interface ExchangeTransport {
   publishSnapshot(pool: string, message: string): void;
   /** Appends exceptions for routers that join or missed them. Calls `failed` where they may not have been. */
   storePlacements(pool: string, placements: readonly StoredPlacement[], failed: () => void): void;
-  /** To one router. Calls `settled` once: with false where it cannot be sent, or nobody knows whether it arrived. */
-  forward(owner: string, message: string, settled: (arrived: boolean) => void): void;
+  /** To one router. Calls `failed` where it is known, or may be, that it did not arrive; it may be lost without. */
+  forward(owner: string, message: string, failed: () => void): void;
   /** Asks for a call of `flush` very soon: within 2 ms. */
   wake(): void;
 }
@@ -43,21 +44,14 @@ interface Peer {
   pushes: boolean;
 }
 
-/** Reports that were sent and may be lost, as the message that they were sent in. */
-interface Unsent {
-  readonly owner: string;
-  readonly message: string;
-  readonly reports: number;
-}
-
 /** Snapshot periods without a word after which a router is gone, while our own words come back. */
 const silentPeriodsMax = 8;
 /** Snapshot periods without our own echo after which the transport counts as down. */
 const echoPeriodsMax = 3;
 /** How long the load last told is kept while nothing can be heard, in ms; after that it means nothing any more. */
 const frozenMsMax = 30_000;
-/** Completion reports kept for their owners until they are known to have arrived. */
-const forwardsWaitingMax = 50_000;
+/** Snapshot periods without an acknowledgement, of which one goes out in each, after which a message with reports is taken for lost. */
+const unacknowledgedPeriodsMax = 3;
 /** Own placements told again when those kept are gone; and, by pool, of which it is remembered that they could not be stored. */
 const retoldPlacementsMax = 5_000;
 /** Time between two tries to store what could not be, in ms. */
@@ -68,7 +62,6 @@ const peersMax = 10_000;
 const eventsPerMessageMax = 5_000;
 /** Prompt blocks of all events in one message, some 9 characters each: readers take no more than 4 million. */
 const blocksPerMessageMax = 300_000;
-const reportsPerMessageMax = 1_000;
 /** Time between tellings of all that is known of endpoints' health, in ms; and rows in one: readers take no more than 20 000. */
 const healthEveryMs = 1_000;
 const healthRowsMax = 20_000;
@@ -82,14 +75,11 @@ export class SharedExchange {
   /** What this router's own messages start with. */
   readonly #ownOpening: string;
   readonly #pending = new Map<string, LoadEvent[]>();
-  readonly #forwards = new Map<string, ForwardedCompletion[]>();
-  #unsent: Unsent[] = [];
+  readonly #reports: ReportOutbox;
   /** By pool, sessions whose whereabouts could not be stored. */
   readonly #unstored = new Map<string, Set<string>>();
   #storedAgainMs = 0;
   #toldHealthMs = -Infinity;
-  /** Reports in {@link #forwards} and {@link #unsent}, and those on the way. */
-  #forwardsWaiting = 0;
   readonly #peers = new Map<string, Peer>();
   #sequence = 0;
   #waking = false;
@@ -107,6 +97,15 @@ export class SharedExchange {
     this.#ownOpening = openingOf(options.routerId);
     this.#idsLastSeen = [options.routerId];
     this.#pushing = options.pushEventsPerSecondMax > 0;
+    const { routerId, clock, transport, snapshotMs } = options;
+    this.#reports = new ReportOutbox({
+      routerId,
+      clock,
+      send: (owner, message, failed) => transport.forward(owner, message, failed),
+      // While nobody can be heard, nobody is known to be gone.
+      isGone: (router) => !this.#down && !this.#peers.has(router),
+      lostAfterMs: unacknowledgedPeriodsMax * snapshotMs,
+    });
   }
 
   // ---- from the router: appends only ----
@@ -122,13 +121,9 @@ export class SharedExchange {
     this.#wake();
   }
 
-  /** Keeps a report until it is sent; an outage of the transport is waited out. False: too many wait already. */
+  /** Keeps a report until it has arrived; an outage of the transport is waited out. False: too many wait already. */
   forward(owner: string, lease: string, completion: Completion): boolean {
-    if (this.#forwardsWaiting >= forwardsWaitingMax) return false;
-    this.#forwardsWaiting += 1;
-    const waiting = this.#forwards.get(owner);
-    if (waiting === undefined) this.#forwards.set(owner, [{ lease, completion }]);
-    else waiting.push({ lease, completion });
+    if (!this.#reports.add(owner, lease, completion)) return false;
     this.#wake();
     return true;
   }
@@ -173,27 +168,21 @@ export class SharedExchange {
       if (stored.length > 0) this.#store(pool, stored);
     }
     // Through an outage reports wait as they are: a flush may come every 2 ms, and must not cost what they all cost to write.
-    if (!this.#down) this.#flushReports();
+    if (!this.#down) this.#reports.flush();
   }
 
-  /** Sends all that waits, for the last time: this router goes. */
+  /** Sends all that waits, whatever is known of the transport: this router goes. */
   flushAll(): void {
-    for (const sent of this.#unsent.splice(0)) this.#sendReports(sent);
+    this.#reports.sendAgain();
     this.flush();
-    this.#flushReports();
+    this.#reports.flush();
+    this.#reports.acknowledge();
     this.#storeAgain();
   }
 
-  /** Completion reports of which it is not known yet that they reached their owners. */
+  /** Completion reports of which it is not known yet that they have arrived. */
   get reportsWaiting(): number {
-    return this.#forwardsWaiting;
-  }
-
-  #flushReports(): void {
-    for (const [owner, reports] of this.#forwards) {
-      this.#forwards.delete(owner);
-      for (const page of pages(reports, reportsPerMessageMax)) this.#sendReports({ owner, message: encodeForwarded(page), reports: page.length });
-    }
+    return this.#reports.waiting;
   }
 
   #store(pool: string, placements: readonly StoredPlacement[]): void {
@@ -213,25 +202,17 @@ export class SharedExchange {
     }
   }
 
-  #sendReports(sent: Unsent): void {
-    // A report counts once, however often it arrives: what may be lost is sent again with the next snapshot, unless its owner is gone
-    // and its counts with it.
-    this.#options.transport.forward(sent.owner, sent.message, (arrived) => {
-      if (arrived || (!this.#down && !this.#peers.has(sent.owner))) this.#forwardsWaiting -= sent.reports;
-      else this.#unsent.push(sent);
-    });
-  }
-
   /** Once per snapshot period: tells everyone how things stand, and finds out who is gone. */
   tick(): void {
     const nowMs = this.#options.clock.nowMs();
     const { state, transport, routerId } = this.#options;
-    if (!this.#down) for (const sent of this.#unsent.splice(0)) this.#sendReports(sent);
+    if (!this.#down) this.#reports.sendAgain();
     if (!this.#down && nowMs - this.#storedAgainMs >= storeAgainMs) {
       this.#storedAgainMs = nowMs;
       this.#storeAgain();
     }
     this.flush();
+    if (!this.#down) this.#reports.acknowledge();
     this.#thin(nowMs);
     // Words on health are pushed; that they are all told again now and then is for those who missed some.
     const tellsHealth = nowMs - this.#toldHealthMs >= healthEveryMs;
@@ -282,10 +263,15 @@ export class SharedExchange {
     }
   }
 
-  /** Reports that another router handed on to this one. Those for a third are nobody's business here, and would go round. */
-  receiveForwarded(text: string): void {
+  /** What another router tells this one alone. Reports for a third are nobody's business here, and would go round. */
+  receiveReports(text: string): void {
+    const message = parseReports(text);
+    if (message === undefined) return;
     const { routerId, onForwarded } = this.#options;
-    for (const report of parseForwarded(text)) {
+    const { router, number, reports, received } = message;
+    this.#reports.acknowledged(router, received);
+    if (number > 0) this.#reports.arrived(router, number);
+    for (const report of reports) {
       if (report.lease.slice(0, Math.max(0, report.lease.lastIndexOf('.'))) === routerId) onForwarded(report);
     }
   }
@@ -372,8 +358,4 @@ function* eventPages(events: readonly LoadEvent[]): Generator<readonly LoadEvent
     blocks += more;
   }
   yield from === 0 ? events : events.slice(from);
-}
-
-function* pages<T>(all: readonly T[], size: number): Generator<readonly T[]> {
-  for (let at = 0; at < all.length; at += size) yield at === 0 && all.length <= size ? all : all.slice(at, at + size);
 }

@@ -56,7 +56,7 @@ function bareTransport(routerId: string): Bare {
       pools: ['chat'],
       receiver: () => ({
         receive: () => {},
-        receiveForwarded: () => {},
+        receiveReports: () => {},
         receivePlacements: (_, placements) => made.placements.push(...placements),
         retellPlacements: () => (made.retold += 1),
         flush: () => {},

@@ -239,14 +239,31 @@ describe('without traffic', () => {
   });
 });
 
+const inFlightAt = (router: RouterUnderTest): number => router.fleet.pool('chat')!.endpoints.reduce((sum, { own }) => sum + own.requests, 0);
+
+describe('a report for another router', () => {
+  it('is sent again when it was lost with the connection that Redis had written it to', async () => {
+    const proxy = await startTcpProxy(() => redis.port);
+    opened.push(() => proxy.stop());
+    const [teller] = (await fleet(1)) as [RouterUnderTest];
+    const owner = await startRouter({ id: 'owner', config, settings: redisSettings(`redis://127.0.0.1:${proxy.port}`) });
+    opened.push(() => owner.stop());
+    await until(() => agree([teller, owner]), 2_000, () => statusOf([teller, owner]));
+    const routed = owner.route({ session: 's', promptTokens: 100 });
+    proxy.closesOnReply = (text) => text.includes('reports:owner') && proxy.closed === 0;
+    teller.finish(routed);
+    await until(() => inFlightAt(owner) === 0, 2_000, () => inFlightAt(owner));
+    expect(proxy.closed).toBe(1);
+  });
+});
+
 describe('a router that goes', () => {
   /** Two routers, and a request of the second that the first is told the end of. */
-  async function oneReport(): Promise<{ going: RouterUnderTest; owner: RouterUnderTest; report: () => void; inFlight: () => number }> {
+  async function oneReport(): Promise<{ going: RouterUnderTest; report: () => void; inFlight: () => number }> {
     const [going, owner] = (await fleet(2)) as [RouterUnderTest, RouterUnderTest];
     const routed = owner.route({ session: 's', promptTokens: 100 });
-    const inFlight = (): number => owner.fleet.pool('chat')!.endpoints.reduce((sum, { own }) => sum + own.requests, 0);
-    expect(inFlight()).toBe(1);
-    return { going, owner, report: () => going.finish(routed), inFlight };
+    expect(inFlightAt(owner)).toBe(1);
+    return { going, report: () => going.finish(routed), inFlight: () => inFlightAt(owner) };
   }
 
   it('hands over the last reports when its own connection was lost just then', async () => {

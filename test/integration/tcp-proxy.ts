@@ -7,7 +7,9 @@ export interface TcpProxy {
   mode: 'pass' | 'close';
   /** Looks at what a client says before it is passed on; true: the connection is closed instead. */
   closesOn: (text: string) => boolean;
-  /** Connections that `closesOn` closed. */
+  /** The same for what the server says. */
+  closesOnReply: (text: string) => boolean;
+  /** Connections that these two closed. */
   closed: number;
   /** Closes every connection that there is. */
   closeAll(): void;
@@ -29,21 +31,23 @@ export async function startTcpProxy(targetPort: () => number): Promise<TcpProxy>
     target.on('error', () => client.destroy());
     target.on('close', () => client.destroy());
     client.on('close', () => target.destroy());
-    target.on('data', (data) => client.write(data));
-    client.on('data', (data) => {
-      if (made.closesOn(data.toString('latin1'))) {
-        made.closed += 1;
-        client.destroy();
+    const passOn = (to: Socket, isLast: (text: string) => boolean) => (data: Buffer) => {
+      if (!isLast(data.toString('latin1'))) {
+        to.write(data);
         return;
       }
-      target.write(data);
-    });
+      made.closed += 1;
+      client.destroy();
+    };
+    target.on('data', passOn(client, (text) => made.closesOnReply(text)));
+    client.on('data', passOn(target, (text) => made.closesOn(text)));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const made: TcpProxy = {
     port: (server.address() as AddressInfo).port,
     mode: 'pass',
     closesOn: () => false,
+    closesOnReply: () => false,
     closed: 0,
     closeAll: () => {
       for (const socket of sockets) socket.destroy();

@@ -47,10 +47,7 @@ export function createWorkerExchange(options: WorkerExchangeOptions): WorkerExch
     publishSnapshot: (pool, text) => send({ pool, text }),
     storePlacements: (pool, placements) => post({ kind: 'store-placements', pool, placements }),
     // Whoever is not there any more took the counts along that the report is for.
-    forward: (to, text, settled) => {
-      send({ to, text });
-      settled(true);
-    },
+    forward: (to, text) => send({ to, text }),
     wake: () => {
       wakeTimer = setTimeout(() => exchange.flush(), flushMs);
     },
@@ -98,7 +95,7 @@ export function createWorkerExchange(options: WorkerExchangeOptions): WorkerExch
       channel.onmessage = (event) => {
         const message = (event as unknown as { readonly data: Broadcast }).data;
         if ('pool' in message) exchange.receive(message.pool, message.text);
-        else if (message.to === routerId) exchange.receiveForwarded(message.text);
+        else if (message.to === routerId) exchange.receiveReports(message.text);
       };
       caps.start();
       askPlacements();
