@@ -12,7 +12,6 @@ import {
   type Value,
 } from './messages.ts';
 import { LeaseMetadata, PreparedMetadata, PreparedResponse } from './wire/prepared-answer.ts';
-import { encodeCommonResponse, encodeStructEntries } from './wire/processing-response.ts';
 
 /** Names of the headers that carry a decision. */
 export interface Outputs {
@@ -44,7 +43,7 @@ export class AnswerWriter {
     this.#removed = [...(outputs.ownRequestHeaders ?? [])];
     this.#removedWithoutRank = [rankHeader, ...this.#removed];
     const ownHeaders = [outputs.clusterHeader, outputs.endpointHeader, rankHeader, ...(outputs.ownRequestHeaders ?? [])];
-    this.#undecided = new PreparedResponse({ header_mutation: { remove_headers: ownHeaders }, clear_route_cache: true }, encodeCommonResponse);
+    this.#undecided = new PreparedResponse({ header_mutation: { remove_headers: ownHeaders }, clear_route_cache: true });
   }
 
   /** The decision as an answer to the request headers. */
@@ -154,7 +153,7 @@ export class AnswerWriter {
     // Of the rank, the client's copy, or that of a decision made again.
     const mutation: HeaderMutation = { set_headers: set, remove_headers: rank === undefined ? this.#removedWithoutRank : this.#removed };
     // `cluster_header` routes were matched before the header was there.
-    return new PreparedResponse({ header_mutation: mutation, clear_route_cache: true }, encodeCommonResponse);
+    return new PreparedResponse({ header_mutation: mutation, clear_route_cache: true });
   }
 
   #toMetadata({ route, pool, model, isFallback, decision }: Routed, endpoints: string): PreparedMetadata {
@@ -162,7 +161,7 @@ export class AnswerWriter {
     if (isFallback) told['fallback'] = { stringValue: pool.name };
     if (model !== undefined) told['model'] = { stringValue: model };
     const chosen: Struct = { fields: { [this.#outputs.endpointHeader]: { stringValue: endpoints } } };
-    return new PreparedMetadata(told, { 'envoy.lb': { structValue: chosen } }, encodeStructEntries);
+    return new PreparedMetadata(told, { 'envoy.lb': { structValue: chosen } });
   }
 }
 

@@ -1,21 +1,18 @@
 import type { CommonResponse, HeaderMutation, ProcessingMode, Struct, Value } from '../messages.ts';
 
-// What answers have in common is the same for thousands of them: it is put into its wire form once. Whoever does not know of that (the generic codec of
-// the grpc-js server) finds all members where they belong.
+// Answers are the same for thousands of requests but for the lease: what was sent once is sent again with another. Whoever does not know of
+// that (the generic codec of the grpc-js server) finds all members where they belong.
 
-/** A response to headers or body whose wire form is kept. */
+/** A response to headers or body that is meant to be sent many times. */
 export class PreparedResponse implements CommonResponse {
   readonly header_mutation: HeaderMutation;
   readonly clear_route_cache: boolean;
-  /** Its fields on the wire, without tag and length. */
-  readonly encoded: Buffer;
   /** Whole answers with this response, as they were sent before. Oldest first; for the encoder alone. */
   readonly sent: SentAnswer[] = [];
 
-  constructor(response: Required<Pick<CommonResponse, 'header_mutation' | 'clear_route_cache'>>, encode: (response: CommonResponse) => Buffer) {
+  constructor(response: Required<Pick<CommonResponse, 'header_mutation' | 'clear_route_cache'>>) {
     this.header_mutation = response.header_mutation;
     this.clear_route_cache = response.clear_route_cache;
-    this.encoded = encode(response);
   }
 }
 
@@ -35,19 +32,14 @@ export interface SentAnswer {
 
 /** Metadata of answers that differ in the lease alone: `{ fairlead: { lease, … }, … }`. */
 export class PreparedMetadata {
+  /** What stands beside the lease. */
   readonly told: Readonly<Record<string, Value>>;
+  /** The other namespaces. */
   readonly others: Readonly<Record<string, Value>>;
-  /** `told` on the wire, as entries of a Struct. */
-  readonly encodedTold: Buffer;
-  /** `others` likewise. */
-  readonly encodedOthers: Buffer;
 
-  /** `told`: what stands beside the lease. `others`: the other namespaces. */
-  constructor(told: Readonly<Record<string, Value>>, others: Readonly<Record<string, Value>>, encode: (struct: Struct) => Buffer) {
+  constructor(told: Readonly<Record<string, Value>>, others: Readonly<Record<string, Value>>) {
     this.told = told;
     this.others = others;
-    this.encodedTold = encode({ fields: told });
-    this.encodedOthers = encode({ fields: others });
   }
 }
 

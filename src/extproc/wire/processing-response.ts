@@ -117,20 +117,6 @@ function encode(message: ProcessingResponse, prefixBytes: number): Encoded {
   return writer.finish(prefixBytes);
 }
 
-/** The fields of a `CommonResponse`, for a message that is prepared. Not to be called while another one is encoded. */
-export function encodeCommonResponse(message: CommonResponse): Buffer {
-  writer.reset();
-  writeCommonFields(message);
-  return writer.finish(0).head;
-}
-
-/** The entries of a `Struct`, as above. */
-export function encodeStructEntries(struct: Struct): Buffer {
-  writer.reset();
-  writeEntries(struct);
-  return writer.finish(0).head;
-}
-
 function writePhase(message: ProcessingResponse): void {
   if (message.immediate_response !== undefined) writeImmediate(58, message.immediate_response);
   if (message.response_trailers !== undefined) writeTrailers(50, message.response_trailers);
@@ -149,19 +135,14 @@ function writeCommon(tag: number, { response }: HeadersResponse | BodyResponse):
 }
 
 function writeCommonResponse(tag: number, message: CommonResponse): void {
-  const end = writer.mark();
-  if (message instanceof PreparedResponse) writer.fields(message.encoded);
-  else writeCommonFields(message);
-  writer.close(tag, end);
-}
-
-function writeCommonFields(message: CommonResponse): void {
   const { body_mutation: body, clear_route_cache: clears, trailers, header_mutation: headers, status } = message;
+  const end = writer.mark();
   if (body !== undefined) writeBodyMutation(26, body);
   if (clears !== undefined) writer.bool(40, clears);
   if (trailers !== undefined) writeHeaderMap(34, trailers);
   if (headers !== undefined) writeHeaderMutation(18, headers);
   if (status !== undefined) writer.varint(8, status);
+  writer.close(tag, end);
 }
 
 function writeBodyMutation(tag: number, message: BodyMutation): void {
@@ -266,14 +247,13 @@ function writeDuration(tag: number, { seconds, nanos }: Duration): void {
   writer.close(tag, end);
 }
 
-function writeStruct(tag: number, struct: Struct): void {
+function writeStruct(tag: number, { fields }: Struct): void {
   const end = writer.mark();
-  writeEntries(struct);
+  if (fields !== undefined) writeEntries(fields);
   writer.close(tag, end);
 }
 
-function writeEntries({ fields }: Struct): void {
-  if (fields === undefined) return;
+function writeEntries(fields: Readonly<Record<string, Value>>): void {
   // Insertion order reversed twice over is not worth a list: a map has no order.
   for (const key of Object.keys(fields)) {
     const value = fields[key];
@@ -293,7 +273,7 @@ function writeLeaseMetadata(tag: number, { prepared, lease }: LeaseMetadata): vo
   const own = writer.mark();
   const value = writer.mark();
   const struct = writer.mark();
-  writer.fields(prepared.encodedTold);
+  writeEntries(prepared.told);
   const entry = writer.mark();
   const text = writer.mark();
   leaseEnd = text;
@@ -305,7 +285,7 @@ function writeLeaseMetadata(tag: number, { prepared, lease }: LeaseMetadata): vo
   writer.close(18, value);
   writer.string(10, ownNamespace);
   writer.close(10, own);
-  writer.fields(prepared.encodedOthers);
+  writeEntries(prepared.others);
   writer.close(tag, end);
 }
 

@@ -102,13 +102,6 @@ export class WireWriter {
     this.varint(tag, length);
   }
 
-  /** Fields that are in their wire form. */
-  fields(encoded: Buffer): void {
-    this.#reserve(encoded.length);
-    this.#at -= encoded.length;
-    this.#bytes.set(encoded, this.#at);
-  }
-
   /** Writes a text's bytes; returns how many they are. */
   #text(text: string): number {
     const { length } = text;
