@@ -7,7 +7,9 @@ import type { CommonResponse, HeaderMutation, ProcessingMode, Struct, Value } fr
 export class PreparedResponse implements CommonResponse {
   readonly header_mutation: HeaderMutation;
   readonly clear_route_cache: boolean;
-  /** Whole answers with this response, as they were sent before. Oldest first; for the encoder alone. */
+  /** Whether it was sent at all; for the encoder alone, as what follows. */
+  wasSent = false;
+  /** Whole answers with this response, as they were sent from the second time on. Oldest first. */
   readonly sent: SentAnswer[] = [];
 
   constructor(response: Required<Pick<CommonResponse, 'header_mutation' | 'clear_route_cache'>>) {

@@ -35,7 +35,9 @@ export function encodeProcessingResponse(message: ProcessingResponse, prefixByte
   const repeated = repeat(message, response, prefixBytes);
   if (repeated !== undefined) return repeated;
   const encoded = encode(message, prefixBytes);
-  keep(message, response, encoded.head, prefixBytes);
+  // Among hundreds of endpoints few answers ever come again.
+  if (response.wasSent) keep(message, response, encoded.head, prefixBytes);
+  response.wasSent = true;
   return encoded;
 }
 
