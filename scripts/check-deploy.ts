@@ -265,7 +265,8 @@ function expectGuarded(what: string, config: Json): void {
       if (at(processor, 'mutation_rules', rule) !== true)
         problems.push(`ext_proc mutation_rules lacks ${rule}: the processor could change any header`);
     }
-    if (at(processor, 'failure_mode_allow') === true) problems.push('ext_proc fails open');
+    const needsNoDecision = modelRoutes(config).some((action) => at(action, 'cluster_header') === undefined);
+    if (at(processor, 'failure_mode_allow') === true && needsNoDecision) problems.push('ext_proc fails open, and a route leads somewhere without a decision');
     const duplex = at(processor, 'processing_mode', 'request_body_mode') === 'FULL_DUPLEX_STREAMED';
     // Bodies come by mode_override, and there Envoy hangs on one above a limit that is not larger than the connection's buffer.
     const limits = [...everywhere(config, 'request_body_buffer_limit')];
@@ -279,15 +280,22 @@ function expectGuarded(what: string, config: Json): void {
   if (problems.length > 0) throw new Failure(`${what}:\n  ${problems.join('\n  ')}`);
 }
 
+/** Where requests are sent to, by every route that leads to models. */
+function modelRoutes(config: Json): (Json | undefined)[] {
+  return (
+    [...everywhere(config, 'route_config')]
+      .flatMap((table) => [...everywhere(table, 'routes')].flatMap(list))
+      .map((route) => at(route, 'route'))
+      // The page of statistics beside the models.
+      .filter((action) => at(action, 'cluster') !== 'admin')
+  );
+}
+
 const longReports = 'reports of what goes on for long';
 
 /** What an attached Envoy has to do as envoy/envoy.yaml does: clients meet the same, and Fairlead hears the same, wherever it is attached. */
 function traitsOf(config: Json): Record<string, Json[]> {
-  const routes = [...everywhere(config, 'route_config')]
-    .flatMap((table) => [...everywhere(table, 'routes')].flatMap(list))
-    .map((route) => at(route, 'route'))
-    // The page of statistics beside the models.
-    .filter((action) => at(action, 'cluster') !== 'admin');
+  const routes = modelRoutes(config);
   const distinct = (values: Iterable<Json>): Json[] => [...new Set([...values].map((value) => JSON.stringify(value)))].sort().map((value) => JSON.parse(value) as Json);
   return {
     'retries of requests': distinct(

@@ -100,7 +100,8 @@ export async function startRouterFleet(parts: RunningParts, options: RouterFleet
     affinity: { secret: 'the same in all routers of this test' },
     pools: [
       { name: 'chat', policy: { preset: 'session-affinity', parameters: { slackRequests } }, endpoints: endpoints('chat') },
-      { name: 'held', policy: { preset: 'least-requests' }, endpoints: endpoints('held') },
+      // The default policy waits for the first token of each, as it would of a model at work.
+      { name: 'held', endpoints: endpoints('held') },
       { name: 'capped', policy: { preset: 'least-requests' }, endpoints: endpoints('capped', { requests: cappedRequestsMax }) },
     ],
     routes: (['held', 'capped', 'chat'] as const).map((pool) => ({ match: { path: `/${pool}/*` }, targets: [{ pool }] })),

@@ -347,3 +347,13 @@ it('a router that is killed takes its counts with it within 2 s, and no client n
   // Their records reach routers that know the owner is gone; their own end as they should.
   await expect.poll(() => readFleetInFlight(others, 'held'), { timeout: 5_000, interval: 25 }).toEqual(others.map(() => 0));
 });
+
+it('without any router a request gets 503, reaches no server, and is counted by Envoy as one without a cluster', async () => {
+  for (const router of fleet.routers) router.signal('SIGKILL');
+  const withoutCluster = async (): Promise<number> => (await fleet.envoy.stats('^http.llm.no_cluster$'))['http.llm.no_cluster'] ?? 0;
+  const before = await withoutCluster();
+  // What a client says of it changes nothing.
+  const headers = { 'x-session-id': 's', 'x-fairlead-cluster': 'chat', 'x-gateway-destination-endpoint': fleet.servers.chat[0]!.address };
+  for (let i = 0; i < 5; i += 1) expect((await fleet.client.send({ path: '/chat/completions', headers, body: '{}' })).status).toBe(503);
+  expect((await withoutCluster()) - before).toBe(5);
+});
