@@ -2,7 +2,7 @@
 // NVIDIA Dynamo's own replay is known of, beside its figures and the bound. Needs the traces ($FAIRLEAD_TRACES or ../shared/traces).
 // `-- --check [--seeds 1,2,3]`: holds `sticky` against its limits in all cells, with one router and with eight, and ends with 1 where one is missed.
 import path from 'node:path';
-import { parseArgs } from 'node:util';
+import { Command } from 'commander';
 import { SeededRng } from '../sim/clock/seeded-rng.ts';
 import { engineProfiles } from '../sim/engine/engine-profiles.ts';
 import { type RunSummary, summarise } from '../sim/report/summary.ts';
@@ -26,16 +26,16 @@ const cells = [
   { trace: 'synthetic', endpoints: 10, speed: 8, dynamo: '239/1216', best: '172/1103', bound: '139/1092', shareMax: 0.09 },
 ] as const;
 
-const { values } = parseArgs({
-  options: {
-    policies: { type: 'string', default: 'round-robin,least-requests,least-tokens,session-affinity,prefix-affinity,sticky' },
-    routers: { type: 'string', default: '1' },
-    arrivals: { type: 'string', default: 'recorded' },
-    seed: { type: 'string', default: '1' },
-    check: { type: 'boolean', default: false },
-    seeds: { type: 'string', default: '1,2,3' },
-  },
-});
+const values = new Command('npm run bench:routing --')
+  .description("Time to first token of policies on the public Mooncake traces, in the eight cells that NVIDIA Dynamo's own replay is known of.")
+  .option('--policies <names>', 'which to compare', 'round-robin,least-requests,least-tokens,session-affinity,prefix-affinity,sticky')
+  .option('--routers <count>', 'routers that share the requests', '1')
+  .option('--arrivals <kind>', 'stamps as recorded, many of them identical, or spread', 'recorded')
+  .option('--seed <number>', 'of chance', '1')
+  .option('--check', 'hold sticky against its limits instead, with one router and with eight; exit with 1 where one is missed', false)
+  .option('--seeds <numbers>', 'with --check: averaged over', '1,2,3')
+  .parse()
+  .opts<{ policies: string; routers: string; arrivals: string; seed: string; check: boolean; seeds: string }>();
 const policies = values.policies.split(',');
 const routers = Number(values.routers);
 const seed = Number(values.seed);
