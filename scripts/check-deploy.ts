@@ -265,8 +265,9 @@ function expectGuarded(what: string, config: Json): void {
       if (at(processor, 'mutation_rules', rule) !== true)
         problems.push(`ext_proc mutation_rules lacks ${rule}: the processor could change any header`);
     }
-    const needsNoDecision = modelRoutes(config).some((action) => at(action, 'cluster_header') === undefined);
-    if (at(processor, 'failure_mode_allow') === true && needsNoDecision) problems.push('ext_proc fails open, and a route leads somewhere without a decision');
+    const routes = modelRoutes(config);
+    const followsDecision = routes.length > 0 && routes.every((action) => at(action, 'cluster_header') !== undefined);
+    if (at(processor, 'failure_mode_allow') === true && !followsDecision) problems.push('ext_proc fails open, and not every route waits for a decision');
     const duplex = at(processor, 'processing_mode', 'request_body_mode') === 'FULL_DUPLEX_STREAMED';
     // Bodies come by mode_override, and there Envoy hangs on one above a limit that is not larger than the connection's buffer.
     const limits = [...everywhere(config, 'request_body_buffer_limit')];

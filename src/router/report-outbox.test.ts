@@ -68,6 +68,15 @@ describe('reports for other routers', () => {
     expect(leases()).toEqual([['a.1'], ['b.1'], ['b.1']]);
   });
 
+  it('are never more acknowledgements than a reader takes, however many wait', () => {
+    for (let number = 1; number <= 25_000; number += 1) outbox.arrived('a', number);
+    report('a');
+    expect(sent[0]!.message).toMatchObject({ reports: [{ lease: 'a.1' }], received: { length: 10_000 } });
+    for (let n = 0; n < 25_000; n += 1) outbox.arrived(`r${n}`, 1);
+    outbox.acknowledge();
+    expect(sent).toHaveLength(1 + 10_000);
+  });
+
   it('take acknowledgements along; what is left of those goes alone, to those that are there', () => {
     outbox.arrived('a', 4);
     outbox.arrived('a', 5);

@@ -25,6 +25,8 @@ interface Sent {
 /** Completion reports kept for their owners until they have arrived. */
 const waitingMax = 50_000;
 const reportsPerMessageMax = 1_000;
+/** Messages of one router that wait for an acknowledgement, and routers that have any: readers take no more than 20 000 numbers at once. */
+const receivedMax = 10_000;
 
 /**
  * Completion reports on their way to the routers that own the leases, kept until those say that they have them. A channel of Redis
@@ -97,11 +99,14 @@ export class ReportOutbox {
     }
   }
 
-  /** A message of another router has arrived, and needs an acknowledgement. */
+  /** A message of another router has arrived, and needs an acknowledgement. Where too many do, it is sent again, and acknowledged then. */
   arrived(router: string, number: number): void {
     const received = this.#received.get(router);
-    if (received === undefined) this.#received.set(router, [number]);
-    else received.push(number);
+    if (received !== undefined) {
+      if (received.length < receivedMax) received.push(number);
+    } else if (this.#received.size < receivedMax) {
+      this.#received.set(router, [number]);
+    }
   }
 
   /** Another router says that it has these messages. */

@@ -350,10 +350,12 @@ it('a router that is killed takes its counts with it within 2 s, and no client n
 
 it('without any router a request gets 503, reaches no server, and is counted by Envoy as one without a cluster', async () => {
   for (const router of fleet.routers) router.signal('SIGKILL');
+  for (const server of fleet.servers.chat) server.resetPeak();
   const withoutCluster = async (): Promise<number> => (await fleet.envoy.stats('^http.llm.no_cluster$'))['http.llm.no_cluster'] ?? 0;
   const before = await withoutCluster();
   // What a client says of it changes nothing.
   const headers = { 'x-session-id': 's', 'x-fairlead-cluster': 'chat', 'x-gateway-destination-endpoint': fleet.servers.chat[0]!.address };
   for (let i = 0; i < 5; i += 1) expect((await fleet.client.send({ path: '/chat/completions', headers, body: '{}' })).status).toBe(503);
   expect((await withoutCluster()) - before).toBe(5);
+  expect(fleet.servers.chat.map(({ peak }) => peak)).toEqual(fleet.servers.chat.map(() => 0));
 });
